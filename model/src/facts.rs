@@ -1,0 +1,89 @@
+//! What an agent says about its host. Facts describe; they never identify: a
+//! machine id is copied with the disk, a MAC appears with a VPN, and both are
+//! shared inside containers. The host's key is its identity.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::names::clean;
+
+/// One report of facts. Every text has been through [`Facts::cleaned`] before
+/// it is stored or shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Facts {
+    /// The host's own name for itself.
+    pub hostname: String,
+    /// `linux`.
+    pub os: String,
+    /// Pretty name of the distribution.
+    pub os_version: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// `x86_64`, `aarch64`.
+    pub arch: String,
+    /// Addresses of the host's interfaces, without loopback and link-local.
+    pub addresses: Vec<String>,
+    /// Logical processors.
+    pub cpus: u32,
+    /// Model of the first processor.
+    pub cpu_model: String,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Mounted disks.
+    pub disks: Vec<Disk>,
+    /// `none`, `kvm`, `lxc`, ... or empty when unknown.
+    pub virtualization: String,
+    /// `/etc/machine-id`: a fact, never a key.
+    pub machine_id: String,
+    /// The agent's version.
+    pub agent_version: String,
+    /// When the host booted, by its own clock, seconds since the epoch.
+    pub booted_at_secs: i64,
+}
+
+/// One mounted file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Disk {
+    /// Where it is mounted.
+    pub mount: String,
+    /// Type of file system.
+    pub kind: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Free for unprivileged users, in bytes.
+    pub free_bytes: u64,
+}
+
+const SHORT: usize = 128;
+const MANY: usize = 64;
+
+impl Facts {
+    /// The same facts, bounded and harmless to print.
+    pub fn cleaned(mut self) -> Self {
+        for text in [
+            &mut self.hostname,
+            &mut self.os,
+            &mut self.os_version,
+            &mut self.kernel,
+            &mut self.arch,
+            &mut self.cpu_model,
+            &mut self.virtualization,
+            &mut self.machine_id,
+            &mut self.agent_version,
+        ] {
+            *text = clean(text, SHORT);
+        }
+        self.addresses.truncate(MANY);
+        self.disks.truncate(MANY);
+        for address in &mut self.addresses {
+            *address = clean(address, SHORT);
+        }
+        for disk in &mut self.disks {
+            disk.mount = clean(&disk.mount, SHORT);
+            disk.kind = clean(&disk.kind, SHORT);
+        }
+        self
+    }
+}

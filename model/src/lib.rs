@@ -1,0 +1,28 @@
+//! The words everybody in Loopback shares: ids, names, states, permissions.
+//!
+//! This crate has no I/O, no clock, no randomness and no async; it builds for
+//! `wasm32-unknown-unknown` so that nothing of the kind can leak in. What it
+//! decides, it decides from its arguments.
+//!
+//! Read in this order: [`ids`] and [`names`] say how things are called,
+//! [`tenancy`] and [`host`] what they are, [`permission`] and [`access`] who may
+//! touch them, [`selector`] how many are picked at once, [`audit`] and
+//! [`audit_chain`] how it is remembered.
+
+pub mod access;
+pub mod audit;
+pub mod audit_chain;
+pub mod error_chain;
+pub mod facts;
+pub mod host;
+pub mod ids;
+pub mod labels;
+pub mod names;
+pub mod permission;
+pub mod selector;
+pub mod tenancy;
+pub mod time;
+pub mod token;
+
+pub use error_chain::error_chain;
+pub use time::Timestamp;
