@@ -78,9 +78,18 @@ impl ChainKey {
 
     /// The entry that follows `head` in `chain`.
     pub fn seal(&self, chain: &str, head: &Head, body: Vec<u8>) -> SealedEntry {
-        let seq = head.seq + 1;
-        let mac = hmac(&self.0, &entry_parts(chain, &entry_numbers(chain, seq), &head.mac, &body));
-        SealedEntry { chain: chain.to_owned(), seq, prev_mac: head.mac, body, mac }
+        let seq = head.seq.saturating_add(1);
+        let mac = hmac(
+            &self.0,
+            &entry_parts(chain, &entry_numbers(chain, seq), &head.mac, &body),
+        );
+        SealedEntry {
+            chain: chain.to_owned(),
+            seq,
+            prev_mac: head.mac,
+            body,
+            mac,
+        }
     }
 
     fn admits(&self, entry: &SealedEntry) -> bool {
@@ -108,7 +117,10 @@ pub struct Head {
 
 impl Head {
     /// The head of a chain before its first entry.
-    pub const EMPTY: Self = Self { seq: 0, mac: [0; 32] };
+    pub const EMPTY: Self = Self {
+        seq: 0,
+        mac: [0; 32],
+    };
 }
 
 /// One entry in its place in its chain.
@@ -132,7 +144,10 @@ pub struct SealedEntry {
 impl SealedEntry {
     /// The head of a chain that ends with this entry.
     pub const fn head(&self) -> Head {
-        Head { seq: self.seq, mac: self.mac }
+        Head {
+            seq: self.seq,
+            mac: self.mac,
+        }
     }
 }
 
@@ -165,10 +180,16 @@ where
     for entry in entries {
         let entry = entry.borrow();
         if entry.chain != chain {
-            return Err(ChainError::OtherChain { seq: entry.seq, found: entry.chain.clone() });
+            return Err(ChainError::OtherChain {
+                seq: entry.seq,
+                found: entry.chain.clone(),
+            });
         }
         if head.seq.checked_add(1) != Some(entry.seq) {
-            return Err(ChainError::Gap { after: head.seq, found: entry.seq });
+            return Err(ChainError::Gap {
+                after: head.seq,
+                found: entry.seq,
+            });
         }
         if entry.prev_mac != head.mac {
             return Err(ChainError::NotLinked { seq: entry.seq });
@@ -182,9 +203,10 @@ where
         }
     }
     match expected {
-        Some(expected) if expected.seq > head.seq => {
-            Err(ChainError::CutTail { last: head.seq, expected: expected.seq })
-        }
+        Some(expected) if expected.seq > head.seq => Err(ChainError::CutTail {
+            last: head.seq,
+            expected: expected.seq,
+        }),
         Some(_) | None => Ok(head),
     }
 }
@@ -273,8 +295,12 @@ mod hex32 {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
         let text = String::deserialize(from)?;
-        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(D::Error::custom)?;
-        bytes.try_into().map_err(|_| D::Error::custom("a MAC has 64 hex digits"))
+        let bytes = HEXLOWER_PERMISSIVE
+            .decode(text.as_bytes())
+            .map_err(D::Error::custom)?;
+        bytes
+            .try_into()
+            .map_err(|_| D::Error::custom("a MAC has 64 hex digits"))
     }
 }
 
@@ -314,7 +340,13 @@ mod tests {
     }
 
     fn check(entries: &[SealedEntry], expected: Option<Head>) -> Result<Head, ChainError> {
-        verify(&master().chain_key(CHAIN), CHAIN, entries, Head::EMPTY, expected)
+        verify(
+            &master().chain_key(CHAIN),
+            CHAIN,
+            entries,
+            Head::EMPTY,
+            expected,
+        )
     }
 
     #[test]
@@ -322,7 +354,11 @@ mod tests {
         let entries = chain_of(&["a", "b", "c"]);
         let head = entries[2].head();
         assert_eq!(check(&entries, Some(head)), Ok(head));
-        assert_eq!(check(&entries, Some(entries[1].head())), Ok(head), "it grew since");
+        assert_eq!(
+            check(&entries, Some(entries[1].head())),
+            Ok(head),
+            "it grew since"
+        );
         assert_eq!(check(&[], Some(Head::EMPTY)), Ok(Head::EMPTY));
     }
 
@@ -356,10 +392,16 @@ mod tests {
     fn a_deleted_or_moved_entry_is_a_gap() {
         let mut entries = chain_of(&["a", "b", "c"]);
         entries.remove(1);
-        assert_eq!(check(&entries, None), Err(ChainError::Gap { after: 1, found: 3 }));
+        assert_eq!(
+            check(&entries, None),
+            Err(ChainError::Gap { after: 1, found: 3 })
+        );
         let mut entries = chain_of(&["a", "b", "c"]);
         entries.swap(0, 1);
-        assert_eq!(check(&entries, None), Err(ChainError::Gap { after: 0, found: 2 }));
+        assert_eq!(
+            check(&entries, None),
+            Err(ChainError::Gap { after: 0, found: 2 })
+        );
     }
 
     #[test]
@@ -375,7 +417,13 @@ mod tests {
         let entries = chain_of(&["a", "b", "c"]);
         let head = entries[2].head();
         let cut = check(&entries[..2], Some(head));
-        assert_eq!(cut, Err(ChainError::CutTail { last: 2, expected: 3 }));
+        assert_eq!(
+            cut,
+            Err(ChainError::CutTail {
+                last: 2,
+                expected: 3
+            })
+        );
     }
 
     #[test]
@@ -389,10 +437,25 @@ mod tests {
     #[test]
     fn the_key_of_one_chain_opens_no_other() {
         let entries = chain_of(&["a"]);
-        let other = verify(&master().chain_key("wsp_2"), CHAIN, &entries, Head::EMPTY, None);
+        let other = verify(
+            &master().chain_key("wsp_2"),
+            CHAIN,
+            &entries,
+            Head::EMPTY,
+            None,
+        );
         assert_eq!(other, Err(ChainError::BadMac { seq: 1 }));
-        let found = verify(&master().chain_key("wsp_2"), "wsp_2", &entries, Head::EMPTY, None);
-        let expected = ChainError::OtherChain { seq: 1, found: CHAIN.to_owned() };
+        let found = verify(
+            &master().chain_key("wsp_2"),
+            "wsp_2",
+            &entries,
+            Head::EMPTY,
+            None,
+        );
+        let expected = ChainError::OtherChain {
+            seq: 1,
+            found: CHAIN.to_owned(),
+        };
         assert_eq!(found, Err(expected));
     }
 
