@@ -1,0 +1,71 @@
+//! Version 1, a file per area. It grows only by adding.
+
+pub mod access;
+pub mod agent_token;
+pub mod audit;
+pub mod certificate_authority;
+pub mod event;
+pub mod host;
+pub mod people;
+pub mod system;
+pub mod tenancy;
+
+use model::ids::{AgentTokenId, ApiKeyId, HostId, ProjectId, RoleBindingId, RoleId, UserId, WorkspaceId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Operation;
+
+/// Every operation of version 1.
+pub fn operations() -> Vec<Operation> {
+    [
+        system::operations(),
+        people::operations(),
+        access::operations(),
+        tenancy::operations(),
+        agent_token::operations(),
+        host::operations(),
+        event::operations(),
+        audit::operations(),
+        certificate_authority::operations(),
+    ]
+    .concat()
+}
+
+macro_rules! paths {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty),* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        pub struct $name {
+            $(
+                #[allow(missing_docs, reason = "each is the id that its name says")]
+                pub $field: $kind,
+            )*
+        }
+    )*};
+}
+
+paths! {
+    /// One user.
+    OfUser { user: UserId }
+    /// One API key of the caller.
+    OfOwnApiKey { api_key: ApiKeyId }
+    /// One API key of a user.
+    OfApiKey { user: UserId, api_key: ApiKeyId }
+    /// One role.
+    OfRole { role: RoleId }
+    /// One role binding for the deployment.
+    OfBinding { binding: RoleBindingId }
+    /// One project.
+    InProject { project: ProjectId }
+    /// One role binding in a project.
+    OfProjectBinding { project: ProjectId, binding: RoleBindingId }
+    /// One workspace.
+    InWorkspace { workspace: WorkspaceId }
+    /// One role binding in a workspace.
+    OfWorkspaceBinding { workspace: WorkspaceId, binding: RoleBindingId }
+    /// One agent token.
+    OfAgentToken { workspace: WorkspaceId, token: AgentTokenId }
+    /// One host.
+    OfHost { workspace: WorkspaceId, host: HostId }
+}
