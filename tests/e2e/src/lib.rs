@@ -1,0 +1,27 @@
+//! End-to-end tests: the product as its users meet it, on real systemd hosts.
+//!
+//! Everything here drives *built programs from the outside*: no crate of ours is linked, so what
+//! passes here passes for somebody with a shell. The layers, bottom up:
+//!
+//! * [`interrupt`], [`wait`], [`sh`]: Ctrl-C, waiting for conditions, running programs. Every wait
+//!   in this crate goes through one of them, has a limit, and ends when the person gives up.
+//! * [`tools`], [`rootfs`]: what the machine lacks is installed, or its absence is said loudly.
+//! * [`lab`]: booted systemd hosts on a switch of their own; plug, power and packet loss included.
+//! * [`product`]: a gateway, the CLI and agents as processes.
+//! * [`scenario`], [`scenarios`]: the stories, and what runs and reports them.
+//!
+//! Threads and child processes are enough for that, so there is no async runtime here.
+#![expect(
+    clippy::print_stdout,
+    reason = "progress and verdicts on standard output are what this crate is for"
+)]
+
+pub mod interrupt;
+pub mod lab;
+pub mod product;
+pub mod rootfs;
+pub mod scenario;
+pub mod scenarios;
+pub mod sh;
+pub mod tools;
+pub mod wait;

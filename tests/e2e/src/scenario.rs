@@ -1,0 +1,141 @@
+//! Named scenarios: what they need, how they are run, how their steps and verdicts are printed.
+
+use std::{
+    cell::Cell,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use crate::{
+    interrupt,
+    lab::Lab,
+    product::Programs,
+    tools::{self, Missing, tool},
+};
+
+/// A story with a verdict.
+#[derive(Debug)]
+pub struct Scenario {
+    /// What one types to run it.
+    pub name: &'static str,
+    /// What it shows, in a line.
+    pub shows: &'static str,
+    /// What it cannot do without.
+    pub needs: Needs,
+    /// The story. It fails by returning an error.
+    pub run: fn(&Programs) -> Result<()>,
+}
+
+/// What a scenario cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// Booted hosts, so root.
+    pub hosts: bool,
+    /// The gateway, the agent and the CLI, built.
+    pub product: bool,
+    /// A signed release folder with static agents.
+    pub release: bool,
+    /// A user-mode emulator for the other architecture.
+    pub emulator: bool,
+}
+
+impl Needs {
+    /// Only the lab.
+    pub const HOSTS: Self = Self {
+        hosts: true,
+        product: false,
+        release: false,
+        emulator: false,
+    };
+    /// Gateway, agent and CLI as processes of this machine.
+    pub const PROCESSES: Self = Self {
+        hosts: false,
+        product: true,
+        release: false,
+        emulator: false,
+    };
+    /// Hosts that install a released agent.
+    pub const INSTALLED_HOSTS: Self = Self {
+        hosts: true,
+        product: true,
+        release: true,
+        emulator: false,
+    };
+    /// An agent of another architecture.
+    pub const EMULATED: Self = Self {
+        hosts: false,
+        product: true,
+        release: true,
+        emulator: true,
+    };
+
+    /// Whether this machine can give it; installs what is missing where it may.
+    pub fn met(self) -> Result<(), Missing> {
+        if self.hosts {
+            Lab::available()?;
+        }
+        if self.emulator {
+            tools::ensure(&[tool("qemu-aarch64-static", "qemu-user-static")])?;
+        }
+        Ok(())
+    }
+}
+
+/// How a scenario ended.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It showed what it promises.
+    Passed,
+    /// It did not; the text says where.
+    Failed(String),
+    /// It could not be tried; the text says why.
+    Skipped(String),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => f.write_str("PASS"),
+            Self::Failed(why) => write!(f, "FAIL: {why}"),
+            Self::Skipped(why) => write!(f, "SKIPPED: because {why}"),
+        }
+    }
+}
+
+impl Scenario {
+    /// Runs the scenario, printing its steps and its verdict.
+    pub fn play(&self, programs: &Programs) -> (Verdict, Duration) {
+        println!("\n=== {}: {}", self.name, self.shows);
+        let start = Instant::now();
+        let verdict = match self.needs.met() {
+            Err(missing) => Verdict::Skipped(missing.to_string()),
+            Ok(()) => match interrupt::listen().and_then(|()| (self.run)(programs)) {
+                Ok(()) => Verdict::Passed,
+                Err(error) => Verdict::Failed(format!("{error:#}")),
+            },
+        };
+        let took = start.elapsed();
+        println!("--- {}: {verdict} ({:.1} s)", self.name, took.as_secs_f32());
+        (verdict, took)
+    }
+}
+
+/// One step of a story: prints what it does, and how long it took once it is done.
+pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    thread_local! {
+        static DEPTH: Cell<usize> = const { Cell::new(0) };
+    }
+    let depth = DEPTH.replace(DEPTH.get() + 1);
+    let start = Instant::now();
+    let result = work();
+    DEPTH.set(depth);
+    let mark = if result.is_ok() { "ok  " } else { "FAIL" };
+    let indent = "  ".repeat(depth);
+    println!(
+        "  {mark} {:6.2} s  {indent}{what}",
+        start.elapsed().as_secs_f32()
+    );
+    result.map_err(|error| error.context(what.to_owned()))
+}

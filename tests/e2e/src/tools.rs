@@ -1,0 +1,151 @@
+//! Programs this machine needs: found, installed, or missed loudly.
+//!
+//! Continuous integration starts on a clean machine and a developer's laptop is never complete, so
+//! whoever needs a program asks here. As root (or with a `sudo` that asks no password) Debian's
+//! package manager is asked for what is missing, with a line that says so; otherwise the caller
+//! gets a [`Missing`] whose text says what to install by hand, and skips its part with that text.
+//! `LOOPBACK_NO_INSTALL=1` keeps the machine as it is.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::sh;
+
+/// A program and the Debian package that has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Tool {
+    /// The program's name.
+    pub program: &'static str,
+    /// The package to install for it.
+    pub package: &'static str,
+}
+
+/// A tool by program and package name.
+pub const fn tool(program: &'static str, package: &'static str) -> Tool {
+    Tool { program, package }
+}
+
+/// Why something cannot be had here; its text completes "SKIPPED: ... because".
+#[derive(Debug, Clone)]
+pub struct Missing(pub String);
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Whether this process is root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Where `program` lies. The system's own folders are looked at even when `PATH` lacks them,
+/// as it does for users other than root.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|file| is_executable(file))
+}
+
+/// Makes sure that every tool is here, installing packages where allowed.
+pub fn ensure(tools: &[Tool]) -> Result<(), Missing> {
+    let packages = absent(tools);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    let by_hand = format!("install them by hand: apt-get install {list}");
+    let Some(sudo) = privilege() else {
+        return Err(Missing(format!(
+            "the packages {list} are missing and this user may not install them; {by_hand}"
+        )));
+    };
+    if env::var_os("LOOPBACK_NO_INSTALL").is_some() {
+        return Err(Missing(format!(
+            "the packages {list} are missing and LOOPBACK_NO_INSTALL is set; {by_hand}"
+        )));
+    }
+    println!("      installing packages: {list}");
+    let mut install = sudo.clone();
+    // Other users of the package manager are waited for, not fought.
+    for word in [
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "-o",
+        "DPkg::Lock::Timeout=120",
+        "install",
+        "-y",
+        "-q",
+        "--no-install-recommends",
+    ] {
+        install.push(word);
+    }
+    install.extend(&packages);
+    let mut update = sudo;
+    update.extend(["apt-get", "update", "-q"]);
+    let attempt = || sh::ok(&install, Duration::from_secs(600));
+    attempt()
+        // Usually the lists are only old, or absent as in a fresh container.
+        .or_else(|_| sh::ok(&update, Duration::from_secs(300)).and_then(|_| attempt()))
+        .map_err(|error| Missing(format!("installing {list} did not work: {error:#}")))?;
+    match absent(tools).as_slice() {
+        [] => Ok(()),
+        still => Err(Missing(format!(
+            "{} still missing after its installation",
+            still.join(" ")
+        ))),
+    }
+}
+
+/// Makes sure that the toolchain can build for `target`.
+pub fn ensure_target(target: &str) -> Result<(), Missing> {
+    let limit = Duration::from_secs(300);
+    let installed = sh::ok(&["rustup", "target", "list", "--installed"], limit)
+        .map_err(|error| Missing(format!("rustup cannot list targets: {error:#}")))?;
+    if installed.lines().any(|line| line.trim() == target) {
+        return Ok(());
+    }
+    if env::var_os("LOOPBACK_NO_INSTALL").is_some() {
+        return Err(Missing(format!(
+            "the Rust target {target} is missing and LOOPBACK_NO_INSTALL is set"
+        )));
+    }
+    println!("      adding the Rust target {target}");
+    sh::ok(&["rustup", "target", "add", target], limit)
+        .map(drop)
+        .map_err(|error| Missing(format!("adding the Rust target {target}: {error:#}")))
+}
+
+fn absent(tools: &[Tool]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = tools
+        .iter()
+        .filter(|tool| find(tool.program).is_none())
+        .map(|tool| tool.package)
+        .collect();
+    packages.dedup();
+    packages
+}
+
+/// What to put before a command that only root may run; nothing when we are root.
+fn privilege() -> Option<Vec<&'static str>> {
+    find("apt-get")?;
+    if is_root() {
+        return Some(Vec::new());
+    }
+    sh::ok(&["sudo", "-n", "true"], Duration::from_secs(10))
+        .ok()
+        .map(|_| vec!["sudo", "-n"])
+}
+
+fn is_executable(file: &Path) -> bool {
+    rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file()
+}
