@@ -42,6 +42,13 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// Nothing at all.
+    pub const NOTHING: Self = Self {
+        hosts: false,
+        product: false,
+        release: false,
+        emulator: false,
+    };
     /// Only the lab.
     pub const HOSTS: Self = Self {
         hosts: true,
@@ -70,6 +77,16 @@ impl Needs {
         release: true,
         emulator: true,
     };
+
+    /// What two of them need together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            hosts: self.hosts || other.hosts,
+            product: self.product || other.product,
+            release: self.release || other.release,
+            emulator: self.emulator || other.emulator,
+        }
+    }
 
     /// Whether this machine can give it; installs what is missing where it may.
     pub fn met(self) -> Result<(), Missing> {

@@ -15,9 +15,9 @@ use std::{
 use crate::sh;
 
 /// A program and the Debian package that has it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tool {
-    /// The program's name.
+    /// The program's name, or the absolute path of a file when the package has no program.
     pub program: &'static str,
     /// The package to install for it.
     pub package: &'static str,
@@ -128,11 +128,19 @@ pub fn ensure_target(target: &str) -> Result<(), Missing> {
 fn absent(tools: &[Tool]) -> Vec<&'static str> {
     let mut packages: Vec<_> = tools
         .iter()
-        .filter(|tool| find(tool.program).is_none())
+        .filter(|tool| !is_here(tool.program))
         .map(|tool| tool.package)
         .collect();
     packages.dedup();
     packages
+}
+
+fn is_here(program: &str) -> bool {
+    if program.starts_with('/') {
+        Path::new(program).exists()
+    } else {
+        find(program).is_some()
+    }
 }
 
 /// What to put before a command that only root may run; nothing when we are root.

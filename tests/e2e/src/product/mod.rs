@@ -13,4 +13,6 @@ pub struct Programs {
     pub cli: PathBuf,
     /// The folder of a signed release with static agents.
     pub release: PathBuf,
+    /// The public key that verifies it.
+    pub release_key: PathBuf,
 }

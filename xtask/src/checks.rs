@@ -1,0 +1,117 @@
+//! `cargo xtask test`: everything continuous integration checks, in the order in which a mistake
+//! is cheapest to hear about.
+//!
+//! Steps are independent: a failed one does not hide the others. A tool that cannot be had here
+//! makes a row that says so (see [`crate::report`]).
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use e2e::{
+    interrupt, scenarios,
+    tools::{self, Missing},
+};
+use lexopt::Parser;
+
+use crate::{openapi, play, release, report::Report, tidy, workspace::Workspace};
+
+/// Crates that must build where there is no operating system, so that I/O cannot leak into them.
+const PURE: &[&str] = &["model", "protocol", "api", "gateway-core", "agent-core"];
+
+/// The command.
+pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
+    if let Some(arg) = args.next()? {
+        return Err(arg.unexpected().into());
+    }
+    interrupt::listen()?;
+    let mut report = Report::default();
+    report.step("format", || {
+        workspace.cargo_ok(&["fmt", "--all", "--check"])
+    });
+    report.step("tidy", || tidy::check(workspace));
+    report.step("supply chain", || supply_chain(workspace));
+    report.step("clippy", || {
+        workspace.cargo_ok(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ])
+    });
+    report.step("documentation", || documentation(workspace));
+    report.step("openapi", || openapi::check(workspace));
+    report.step("cores without an operating system", || {
+        pure_crates(workspace)
+    });
+    report.step("tests", || tests(workspace));
+    report.step("documentation examples", || {
+        workspace.cargo_ok(&["test", "--doc", "--workspace", "--locked"])
+    });
+    for arch in release::ARCHES {
+        report.step(&format!("static agent {}", arch.name), || {
+            release::build(workspace, arch).map(drop)
+        });
+    }
+    let all: Vec<_> = scenarios::ALL.iter().collect();
+    if let Err(error) = play::play(workspace, &all, &mut report) {
+        report.step("e2e", || Err(error));
+    }
+    Ok(report.finish())
+}
+
+fn supply_chain(workspace: &Workspace) -> Result<()> {
+    if tools::find("cargo-deny").is_none() {
+        return Err(Missing(
+            "cargo-deny is not installed (cargo install --locked cargo-deny)".into(),
+        )
+        .into());
+    }
+    // Advisories need a database from the network; the other checks need nothing.
+    workspace.cargo_ok(&["deny", "check", "bans", "licenses", "sources"])
+}
+
+fn documentation(workspace: &Workspace) -> Result<()> {
+    let mut command = workspace.cargo(&[
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--locked",
+        "--document-private-items",
+    ]);
+    crate::workspace::watch(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn pure_crates(workspace: &Workspace) -> Result<()> {
+    let target = "wasm32-unknown-unknown";
+    tools::ensure_target(target)?;
+    let mut args = vec!["check", "--locked", "--target", target];
+    for package in PURE {
+        args.extend(["--package", package]);
+    }
+    workspace.cargo_ok(&args)
+}
+
+fn tests(workspace: &Workspace) -> Result<()> {
+    if tools::find("cargo-nextest").is_some() {
+        return workspace.cargo_ok(&[
+            "nextest",
+            "run",
+            "--workspace",
+            "--locked",
+            "--no-fail-fast",
+        ]);
+    }
+    println!("cargo-nextest is not installed; cargo test runs the tests, one binary at a time");
+    workspace.cargo_ok(&[
+        "test",
+        "--workspace",
+        "--locked",
+        "--lib",
+        "--bins",
+        "--tests",
+        "--no-fail-fast",
+    ])
+}

@@ -1,0 +1,75 @@
+//! `cargo xtask`: everything one does with this repository beyond `cargo build`.
+//!
+//! One program instead of a folder of scripts: it is type-checked, runs wherever the toolchain
+//! does, and a person and continuous integration type the same words. Each command is a module;
+//! [`workspace`] and [`report`] hold what they share.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool talks through its standard streams"
+)]
+
+mod bench;
+mod checks;
+mod openapi;
+mod play;
+mod release;
+mod report;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use lexopt::{Arg, Parser, ValueExt};
+use workspace::Workspace;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  test                        everything continuous integration checks; ends with a table
+  ci                          the same, under the name other tools look for
+  tidy                        rules of the house: who may use whom, module heads, golden files
+  openapi [--check]           write docs/openapi.json, or see whether it is current
+  release [--arch ARCH].. [--channel stable|unstable] [--out DIR] [--key FILE]
+                              build static agents and write a signed release folder
+  e2e [SCENARIO.. | --list]   end-to-end scenarios on real systemd hosts (root)
+  bench [ROW.. | --list] [--json]
+                              measure, and hold against the limits
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let mut args = Parser::from_env();
+    let command = match args.next()? {
+        Some(Arg::Value(command)) => command.string()?,
+        Some(Arg::Short('h') | Arg::Long("help")) | None => {
+            print!("{HELP}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(other) => bail!("{}\n\n{HELP}", other.unexpected()),
+    };
+    let workspace = Workspace::find()?;
+    match command.as_str() {
+        "test" | "ci" => checks::run(&workspace, args),
+        "tidy" => tidy::run(&workspace, args),
+        "openapi" => openapi::run(&workspace, args),
+        "release" => release::run(&workspace, args),
+        "e2e" => play::run(&workspace, args),
+        "bench" => bench::run(&workspace, args),
+        "help" => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        other => bail!("there is no command {other:?}\n\n{HELP}"),
+    }
+}

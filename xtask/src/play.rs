@@ -1,0 +1,133 @@
+//! `cargo xtask e2e`: builds what the chosen scenarios need and plays them.
+
+use std::{fs, process::ExitCode};
+
+use ::release::{Channel, SigningKey};
+use anyhow::{Context, Result, bail};
+use e2e::{
+    product::Programs,
+    scenario::{Needs, Scenario, Verdict},
+    scenarios,
+};
+use lexopt::{Arg, Parser, ValueExt};
+use tempfile::TempDir;
+
+use crate::{
+    release::{self, Arch},
+    report::Report,
+    workspace::{Workspace, program},
+};
+
+/// The command.
+pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
+    let mut chosen: Vec<&'static Scenario> = Vec::new();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Long("list") => {
+                for scenario in scenarios::ALL {
+                    println!("{:16} {}", scenario.name, scenario.shows);
+                }
+                return Ok(ExitCode::SUCCESS);
+            }
+            Arg::Value(name) => {
+                let name = name.string()?;
+                match scenarios::ALL.iter().find(|scenario| scenario.name == name) {
+                    Some(scenario) => chosen.push(scenario),
+                    None => bail!("there is no scenario {name:?}; --list shows them"),
+                }
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if chosen.is_empty() {
+        chosen.extend(scenarios::ALL);
+    }
+    let mut report = Report::default();
+    play(workspace, &chosen, &mut report)?;
+    Ok(report.finish())
+}
+
+/// Builds, plays, and adds one row for each scenario.
+pub(crate) fn play(
+    workspace: &Workspace,
+    chosen: &[&'static Scenario],
+    report: &mut Report,
+) -> Result<()> {
+    // What cannot be had here need not be built for.
+    let met: Vec<_> = chosen
+        .iter()
+        .map(|scenario| (scenario, scenario.needs.met()))
+        .collect();
+    let needs = met
+        .iter()
+        .filter(|(_, met)| met.is_ok())
+        .fold(Needs::NOTHING, |all, (scenario, _)| all.and(scenario.needs));
+    let built = Built::build(workspace, needs)?;
+    for (scenario, met) in met {
+        let (verdict, took) = match met {
+            Ok(()) => scenario.play(&built.programs),
+            Err(missing) => {
+                println!(
+                    "\n=== {}\nSKIPPED: {}, because {missing}",
+                    scenario.name, scenario.name
+                );
+                (
+                    Verdict::Skipped(missing.to_string()),
+                    std::time::Duration::ZERO,
+                )
+            }
+        };
+        report.add(&format!("e2e {}", scenario.name), verdict, took);
+        if e2e::interrupt::requested() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Programs under test; the release folder lives as long as this.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) programs: Programs,
+    _folder: TempDir,
+}
+
+impl Built {
+    pub(crate) fn build(workspace: &Workspace, needs: Needs) -> Result<Self> {
+        let folder = tempfile::tempdir().context("make a folder for the release")?;
+        let mut programs = Programs::default();
+        if needs.product {
+            println!("building the gateway, the agent and the CLI");
+            let built = workspace.build(&[
+                "--package",
+                "gateway",
+                "--package",
+                "agent",
+                "--package",
+                "cli",
+                "--bins",
+            ])?;
+            programs.gateway = program(&built, "loopback-gateway")?;
+            programs.agent = program(&built, "loopback-agent")?;
+            programs.cli = program(&built, "loopback")?;
+        }
+        if needs.release {
+            // A key of this run alone: what it signs, nobody else trusts.
+            let key = SigningKey::generate()?;
+            let native = release::native()?;
+            let arches: Vec<&Arch> = release::ARCHES
+                .iter()
+                .filter(|&arch| arch == native || needs.emulator)
+                .collect();
+            programs.release = folder.path().join("release");
+            release::write(workspace, &arches, Channel::Stable, &programs.release, &key)?;
+            programs.release_key = folder.path().join("release.pub");
+            fs::write(&programs.release_key, format!("{}\n", key.public()))
+                .context("write the release's public key")?;
+        }
+        Ok(Self {
+            programs,
+            _folder: folder,
+        })
+    }
+}
