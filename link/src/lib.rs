@@ -25,7 +25,7 @@
 pub mod accept;
 pub mod carrier;
 mod der;
-//X pub mod dial;
+pub mod dial;
 pub mod frame;
 pub mod identity;
 pub mod socket;
