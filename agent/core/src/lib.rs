@@ -1,0 +1,28 @@
+//! What an agent decides, and nothing it does.
+//!
+//! [`Agent`] is a state machine without sockets, disk, clock or randomness: it takes
+//! an [`Event`], the time and a seed for its dice, and answers with [`Action`]s. The
+//! crate `agent` performs them and reports back as further events. So hours of
+//! network weather are tested in milliseconds, and a property test can drive every
+//! order of events that a real network would produce once a year.
+//!
+//! In reading order:
+//! * [`io`]: the events and actions, the whole face of the machine;
+//! * [`agent`]: who is tried when, and what an answer means;
+//! * `race`: the ladder, one attempt over both rungs;
+//! * `session`: one link that the gateway has welcomed;
+//! * [`backoff`], [`refusal`]: how long to wait, after what;
+//! * [`facts`]: parsers of what the kernel says about a host.
+
+pub mod agent;
+pub mod backoff;
+pub mod facts;
+pub mod io;
+mod race;
+pub mod refusal;
+mod session;
+pub mod time;
+
+pub use agent::{Agent, Standing, Waiting};
+pub use io::{Action, Conn, DialFailure, Event, Identity, KeyChoice, Purpose, Rung};
+pub use time::{Dice, Mono, Now};
