@@ -1,5 +1,6 @@
 //! Handshakes over real sockets: who gets in, who does not, and what each side
 //! learns.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What the judge of certificates accepts, and every way to be refused.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
 use std::time::Duration;
 

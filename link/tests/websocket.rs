@@ -1,5 +1,6 @@
 //! QUIC inside a WebSocket over real sockets: directly, through proxies, and in the
 //! company of everything else that answers on port 443.
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
 mod common;
 

@@ -148,7 +148,7 @@ pub fn is_synthetic(address: SocketAddr) -> bool {
         if v6.ip().segments()[..4] == [PREFIX, 0, 0, 0])
 }
 
-/// A WebSocket's place in a hub, to be given to [`super::pump`].
+/// A WebSocket's place in a hub, to be given to [`super::pump()`].
 #[derive(Debug)]
 pub struct Attached {
     pub(super) address: SocketAddr,

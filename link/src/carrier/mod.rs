@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A [`Hub`] is the socket of one quinn endpoint and stands for any number of
-//! WebSockets; the gateway attaches one per agent, the agent exactly one. A [`pump`]
+//! WebSockets; the gateway attaches one per agent, the agent exactly one. A [`pump()`]
 //! moves messages between a WebSocket and its place in the hub; it knows no WebSocket
 //! library, so that the gateway's HTTP server and the agent's client share it.
 //!

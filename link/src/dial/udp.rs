@@ -50,10 +50,10 @@ async fn attempt(remote: SocketAddr, client: &Client) -> Result<Link, (Rung, Rea
     // quinn takes a send that fails for a lost packet and would wait for the timeout.
     // An empty datagram, which every QUIC server ignores, tells at once whether a
     // firewall here or a missing route lets nothing out.
-    if let Err(error) = bound.socket.send_to(&[], remote) {
-        if is_blocked(&error) {
-            return Err((Rung::Udp, Reason::Blocked(error)));
-        }
+    if let Err(error) = bound.socket.send_to(&[], remote)
+        && is_blocked(&error)
+    {
+        return Err((Rung::Udp, Reason::Blocked(error)));
     }
     let endpoint = quinn::Endpoint::new(
         endpoint_config(),

@@ -43,16 +43,20 @@ pub async fn dial_websocket(
             .map_err(|reason| fail(Rung::Proxy, first_hop, reason))?;
     }
 
-    let trust = client.verifier.trust();
-    let (stream, outer) = timeout(limits.tls, outer::handshake(stream, target, trust))
+    // Boxes: TLS and QUIC states are kilobytes that every caller's future would carry.
+    let handshake = Box::pin(outer::handshake(stream, target, client.verifier.trust()));
+    let (stream, outer) = timeout(limits.tls, handshake)
         .await
         .unwrap_or(Err(Reason::Timeout(limits.tls)))
         .map_err(|reason| fail(Rung::Tls, target, reason))?;
 
-    let websocket = timeout(limits.websocket, upgrade(stream, target))
-        .await
-        .unwrap_or(Err(Reason::Timeout(limits.websocket)))
-        .map_err(|reason| fail(Rung::WebSocket, target, reason))?;
+    let websocket = timeout(
+        limits.websocket,
+        Box::pin(upgrade(Box::new(stream), target)),
+    )
+    .await
+    .unwrap_or(Err(Reason::Timeout(limits.websocket)))
+    .map_err(|reason| fail(Rung::WebSocket, target, reason))?;
 
     let proxy = proxy.map(|proxy| proxy.target().to_string());
     let path = Path::WebSocket {
@@ -60,8 +64,10 @@ pub async fn dial_websocket(
         proxy,
         outer,
     };
-    let link = timeout(limits.quic, connect_inside(websocket, remote, client, path)).await;
-    link.unwrap_or(Err((Rung::Quic, Reason::Timeout(limits.quic))))
+    let connecting = Box::pin(connect_inside(websocket, remote, client, path));
+    timeout(limits.quic, connecting)
+        .await
+        .unwrap_or(Err((Rung::Quic, Reason::Timeout(limits.quic))))
         .map_err(|(rung, reason)| fail(rung, target, reason))
 }
 
@@ -104,7 +110,7 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     );
     let config = WebSocketConfig::default()
         .read_buffer_size(MAX_MESSAGE)
-        .write_buffer_size(0)
+        .write_buffer_size(MAX_MESSAGE)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
     match client_async_with_config(request, stream, Some(config)).await {
@@ -150,7 +156,7 @@ async fn connect_inside<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let (to_peer, from_peer) = websocket.split();
     let to_peer = to_peer.with(|message| future::ready(Ok::<_, Error>(to_tungstenite(message))));
     let from_peer = from_peer.map(|message| message.map(from_tungstenite));
-    let pumping = pump(from_peer, to_peer, attached, PumpLimits::AGENT);
+    let pumping = Box::pin(pump(from_peer, to_peer, attached, PumpLimits::AGENT));
 
     let mut carrier = JoinSet::new();
     let closing = endpoint.clone();
