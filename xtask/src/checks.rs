@@ -4,16 +4,21 @@
 //! Steps are independent: a failed one does not hide the others. A tool that cannot be had here
 //! makes a row that says so (see [`crate::report`]).
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use e2e::{
     interrupt, scenarios,
-    tools::{self, Missing},
+    tools::{self, Missing, tool},
 };
 use lexopt::Parser;
 
-use crate::{openapi, play, release, report::Report, tidy, workspace::Workspace};
+use crate::{
+    openapi, play, release,
+    report::Report,
+    tidy,
+    workspace::{Workspace, watch},
+};
 
 /// Crates that must build where there is no operating system, so that I/O cannot leak into them.
 const PURE: &[&str] = &["model", "protocol", "api", "gateway-core", "agent-core"];
@@ -50,6 +55,7 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     report.step("documentation examples", || {
         workspace.cargo_ok(&["test", "--doc", "--workspace", "--locked"])
     });
+    report.step("installer", || installer(workspace));
     for arch in release::ARCHES {
         report.step(&format!("static agent {}", arch.name), || {
             release::build(workspace, arch).map(drop)
@@ -73,6 +79,30 @@ fn supply_chain(workspace: &Workspace) -> Result<()> {
     workspace.cargo_ok(&["deny", "check", "bans", "licenses", "sources"])
 }
 
+/// The installer as hosts receive it, and the unit it writes. Both run as root on machines of
+/// others, so their own linters read them too.
+fn installer(workspace: &Workspace) -> Result<()> {
+    tools::ensure(&[
+        tool("shellcheck", "shellcheck"),
+        tool("systemd-analyze", "systemd"),
+    ])?;
+    let folder = workspace.root().join("gateway/core/src/install");
+    let script = folder.join("golden/install.sh");
+    watch(
+        Command::new("shellcheck")
+            .args(["--shell=sh", "--severity=style"])
+            .arg(script),
+    )?;
+    let unit = folder.join("loopback-agent.service");
+    // Offline: this machine need not run systemd. The limit is above what the unit scores, so
+    // that a line taken out of it is noticed.
+    watch(
+        Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager", "--threshold=30"])
+            .arg(unit),
+    )
+}
+
 fn documentation(workspace: &Workspace) -> Result<()> {
     let mut command = workspace.cargo(&[
         "doc",
@@ -81,7 +111,7 @@ fn documentation(workspace: &Workspace) -> Result<()> {
         "--locked",
         "--document-private-items",
     ]);
-    crate::workspace::watch(command.env("RUSTDOCFLAGS", "-D warnings"))
+    watch(command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 fn pure_crates(workspace: &Workspace) -> Result<()> {

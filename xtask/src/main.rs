@@ -11,6 +11,7 @@
 
 mod bench;
 mod checks;
+mod demo;
 mod openapi;
 mod play;
 mod release;
@@ -27,6 +28,7 @@ use workspace::Workspace;
 const HELP: &str = "\
 cargo xtask COMMAND
 
+  demo [--hosts N] [--exit]   the whole product on this machine; --hosts: on N booted hosts (root)
   test                        everything continuous integration checks; ends with a table
   ci                          the same, under the name other tools look for
   tidy                        rules of the house: who may use whom, module heads, golden files
@@ -60,6 +62,7 @@ fn run() -> Result<ExitCode> {
     };
     let workspace = Workspace::find()?;
     match command.as_str() {
+        "demo" => demo::run(&workspace, args),
         "test" | "ci" => checks::run(&workspace, args),
         "tidy" => tidy::run(&workspace, args),
         "openapi" => openapi::run(&workspace, args),

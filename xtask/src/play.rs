@@ -8,9 +8,9 @@ use e2e::{
     product::Programs,
     scenario::{Needs, Scenario, Verdict},
     scenarios,
+    scratch::Scratch,
 };
 use lexopt::{Arg, Parser, ValueExt};
-use tempfile::TempDir;
 
 use crate::{
     release::{self, Arch},
@@ -89,12 +89,12 @@ pub(crate) fn play(
 #[derive(Debug)]
 pub(crate) struct Built {
     pub(crate) programs: Programs,
-    _folder: TempDir,
+    _folder: Scratch,
 }
 
 impl Built {
     pub(crate) fn build(workspace: &Workspace, needs: Needs) -> Result<Self> {
-        let folder = tempfile::tempdir().context("make a folder for the release")?;
+        let folder = Scratch::new()?;
         let mut programs = Programs::default();
         if needs.product {
             println!("building the gateway, the agent and the CLI");
@@ -119,9 +119,9 @@ impl Built {
                 .iter()
                 .filter(|&arch| arch == native || needs.emulator)
                 .collect();
-            programs.release = folder.path().join("release");
+            programs.release = folder.join("release");
             release::write(workspace, &arches, Channel::Stable, &programs.release, &key)?;
-            programs.release_key = folder.path().join("release.pub");
+            programs.release_key = folder.join("release.pub");
             fs::write(&programs.release_key, format!("{}\n", key.public()))
                 .context("write the release's public key")?;
         }

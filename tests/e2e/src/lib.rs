@@ -5,6 +5,7 @@
 //!
 //! * [`interrupt`], [`wait`], [`sh`]: Ctrl-C, waiting for conditions, running programs. Every wait
 //!   in this crate goes through one of them, has a limit, and ends when the person gives up.
+//! * [`scratch`]: temporary folders that go when their process goes.
 //! * [`tools`], [`rootfs`]: what the machine lacks is installed, or its absence is said loudly.
 //! * [`lab`]: booted systemd hosts on a switch of their own; plug, power and packet loss included.
 //! * [`product`]: a gateway, the CLI and agents as processes.
@@ -22,6 +23,7 @@ pub mod product;
 pub mod rootfs;
 pub mod scenario;
 pub mod scenarios;
+pub mod scratch;
 pub mod sh;
 pub mod tools;
 pub mod wait;

@@ -75,7 +75,7 @@ fn look(workspace: &Workspace) -> Result<Findings> {
         .collect::<Result<Vec<_>>>()?;
     let golden: Vec<_> = list
         .lines()
-        .filter(|path| path.contains("tests/golden/") && root.join(path).exists())
+        .filter(|path| path.contains("/golden/") && root.join(path).exists())
         .collect();
 
     let mut findings = Findings::default();

@@ -76,6 +76,15 @@ impl Host {
         self.folder.join("root")
     }
 
+    /// Every path that differs from the common root file system, relative to the root. Folders that
+    /// only hold such paths are among them, as are files that were removed.
+    pub fn written_files(&self) -> Result<Vec<String>> {
+        let upper = self.folder.join("upper");
+        let upper = upper.to_str().context("the lab's folder is UTF-8")?;
+        let list = sh::ok(&["find", upper, "-mindepth", "1", "-printf", "%P\n"], QUICK)?;
+        Ok(list.lines().map(str::to_owned).collect())
+    }
+
     /// A program to run on the host.
     pub fn exec<'a, S: AsRef<str>>(&'a self, argv: &[S]) -> Exec<'a> {
         Exec {

@@ -1,6 +1,16 @@
-//! The product as processes: where its programs lie, a running gateway, the CLI, agents.
+//! The product as processes: a running gateway, the CLI, agents; and a [`World`] of all of them.
+
+mod cli;
+mod daemon;
+mod gateway;
+mod world;
 
 use std::path::PathBuf;
+
+pub use cli::{Cli, items};
+pub use daemon::Daemon;
+pub use gateway::Gateway;
+pub use world::{Agent, Token, WORKSPACE, World, is_connected};
 
 /// The programs under test, as the build left them.
 #[derive(Debug, Clone, Default)]
@@ -11,7 +21,7 @@ pub struct Programs {
     pub agent: PathBuf,
     /// `loopback`, the CLI.
     pub cli: PathBuf,
-    /// The folder of a signed release with static agents.
+    /// The folder of a signed release with static agents; empty when none was built.
     pub release: PathBuf,
     /// The public key that verifies it.
     pub release_key: PathBuf,

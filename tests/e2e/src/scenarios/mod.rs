@@ -1,14 +1,113 @@
 //! The stories, one file each. A story reads top to bottom as what a person would do and see; what
-//! several need lives in [`crate::product`].
+//! several need lives in [`support`] and [`crate::product`].
 
+mod aarch64;
+mod audit_tamper;
+mod clone;
+mod gateway_restart;
+mod install;
 mod lab;
+mod power_loss;
+mod process;
+mod reboot;
+mod support;
+mod token_revoked;
+mod udp_blocked;
+mod uninstall;
 
-use crate::scenario::{Needs, Scenario};
+use anyhow::Result;
+
+use crate::{
+    product::Programs,
+    scenario::{Needs, Scenario},
+};
 
 /// All scenarios, in the order they are shown.
-pub const ALL: &[Scenario] = &[Scenario {
-    name: "lab",
-    shows: "booted hosts with power, plug and packet loss; nothing left behind",
-    needs: Needs::HOSTS,
-    run: lab::run,
-}];
+pub const ALL: &[Scenario] = &[
+    scenario(
+        "lab",
+        "booted hosts with power, plug and packet loss; nothing left behind",
+        Needs::HOSTS,
+        lab::run,
+    ),
+    scenario(
+        "process",
+        "an unprivileged agent joins, restarts, and is alone on its state",
+        Needs::PROCESSES,
+        process::run,
+    ),
+    scenario(
+        "audit-tamper",
+        "a flipped byte, a deleted entry and a cut tail of an export are found",
+        Needs::PROCESSES,
+        audit_tamper::run,
+    ),
+    scenario(
+        "install",
+        "three hosts install by one pasted command; a second run changes nothing",
+        Needs::INSTALLED_HOSTS,
+        install::run,
+    ),
+    scenario(
+        "reboot",
+        "the history shows the reboot and the new boot id",
+        Needs::INSTALLED_HOSTS,
+        reboot::run,
+    ),
+    scenario(
+        "power-loss",
+        "unreachable within three beats, and back",
+        Needs::INSTALLED_HOSTS,
+        power_loss::run,
+    ),
+    scenario(
+        "clone",
+        "a copied state is quarantined; split, replace and merge repair it",
+        Needs::INSTALLED_HOSTS,
+        clone::run,
+    ),
+    scenario(
+        "token-revoked",
+        "joins nobody a second later; joined hosts stay",
+        Needs::INSTALLED_HOSTS,
+        token_revoked::run,
+    ),
+    scenario(
+        "udp-blocked",
+        "linked again over WebSocket within 10 s, and back on UDP",
+        Needs::INSTALLED_HOSTS,
+        udp_blocked::run,
+    ),
+    scenario(
+        "gateway-restart",
+        "hosts are unconfirmed, then connected; no false alarm",
+        Needs::INSTALLED_HOSTS,
+        gateway_restart::run,
+    ),
+    scenario(
+        "uninstall",
+        "no file, unit or user is left, and the host is retired",
+        Needs::INSTALLED_HOSTS,
+        uninstall::run,
+    ),
+    scenario(
+        "aarch64",
+        "the other architecture's agent joins from an emulator",
+        Needs::EMULATED,
+        aarch64::run,
+    ),
+];
+
+const fn scenario(
+    name: &'static str,
+    shows: &'static str,
+    needs: Needs,
+    run: fn(&Programs) -> Result<()>,
+) -> Scenario {
+    Scenario {
+        name,
+        shows,
+        needs,
+        run,
+    }
+}

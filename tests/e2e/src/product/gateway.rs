@@ -1,0 +1,147 @@
+//! A gateway as a process, with a state folder of its own.
+
+use std::{
+    cell::RefCell,
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Daemon, Programs};
+use crate::lab::{GATEWAY, Place};
+
+/// A first start makes keys and certificates; on a busy machine that takes a moment.
+const START: Duration = Duration::from_secs(60);
+
+/// A gateway that can be stopped and started again on the same state and address.
+#[derive(Debug)]
+pub struct Gateway {
+    program: PathBuf,
+    place: Place,
+    state: PathBuf,
+    release: Option<(PathBuf, PathBuf)>,
+    address: SocketAddr,
+    log: PathBuf,
+    process: RefCell<Option<Daemon>>,
+}
+
+impl Gateway {
+    /// Starts a gateway in `folder`. In a lab it has the lab's address and the standard port, on
+    /// this machine a free port of the loopback interface.
+    pub fn start(programs: &Programs, place: Place, folder: &Path) -> Result<Self> {
+        let address = match &place {
+            Place::Here => free_address()?,
+            Place::Lab { .. } => SocketAddr::new(IpAddr::V4(GATEWAY), 443),
+        };
+        let release = !programs.release.as_os_str().is_empty();
+        let gateway = Self {
+            program: programs.gateway.clone(),
+            place,
+            state: folder.join("gateway"),
+            release: release.then(|| (programs.release.clone(), programs.release_key.clone())),
+            address,
+            log: folder.join("gateway.log"),
+            process: RefCell::new(None),
+        };
+        gateway.up()?;
+        Ok(gateway)
+    }
+
+    /// Starts the process and waits until it says that it is ready.
+    pub fn up(&self) -> Result<()> {
+        // A new log for each life: readiness is read from it.
+        if self.log.exists() {
+            fs::rename(&self.log, self.log.with_extension("log.before")).context("keep the log")?;
+        }
+        let mut command = self.place.command(&self.program);
+        command
+            .arg("serve")
+            .arg("--state-dir")
+            .arg(&self.state)
+            .arg("--listen")
+            .arg(self.address.to_string())
+            .arg("--public-url")
+            .arg(self.url())
+            // A machine's own settings must not reach the process under test.
+            .env_remove("LOOPBACK_CONFIG");
+        if let Some((folder, key)) = &self.release {
+            command
+                .arg("--releases")
+                .arg(folder)
+                .arg("--release-key")
+                .arg(key);
+        }
+        let mut daemon = Daemon::start("the gateway", command, &self.log)?;
+        daemon.wait_line(|line| line.starts_with("ready "), START)?;
+        *self.process.borrow_mut() = Some(daemon);
+        Ok(())
+    }
+
+    /// Stops the process as an operator would.
+    pub fn stop(&self) -> Result<()> {
+        let Some(mut daemon) = self.process.borrow_mut().take() else {
+            bail!("the gateway is not running");
+        };
+        let status = daemon.stop()?;
+        anyhow::ensure!(
+            status.success(),
+            "the gateway stopped with {status}:\n{}",
+            daemon.tail(20)
+        );
+        Ok(())
+    }
+
+    /// Ends the process as a crash would.
+    pub fn kill(&self) -> Result<()> {
+        match self.process.borrow_mut().take() {
+            Some(mut daemon) => daemon.kill(),
+            None => bail!("the gateway is not running"),
+        }
+    }
+
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.borrow().as_ref().map(Daemon::pid)
+    }
+
+    /// Where clients reach it.
+    pub fn url(&self) -> String {
+        match self.address.port() {
+            443 => format!("https://{}", self.address.ip()),
+            port => format!("https://{}:{port}", self.address.ip()),
+        }
+    }
+
+    /// The certificate that clients and agents trust.
+    pub fn ca_file(&self) -> PathBuf {
+        self.state.join("ca.pem")
+    }
+
+    /// The secret with which the first person claims the gateway.
+    pub fn owner_secret(&self) -> PathBuf {
+        self.state.join("owner.secret")
+    }
+
+    /// The last lines it logged.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let skip = text.lines().count().saturating_sub(lines);
+        text.lines().skip(skip).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A port of the loopback interface that is free for TCP and UDP alike. Nothing reserves it until
+/// the gateway binds it a moment later; the kernel hands out other ports meanwhile.
+fn free_address() -> Result<SocketAddr> {
+    for _ in 0..50 {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+        let address = tcp.local_addr().context("find a free port")?;
+        if UdpSocket::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no port is free for both TCP and UDP on the loopback interface")
+}
