@@ -137,14 +137,20 @@ async fn raw_dial(
 async fn a_chain_is_refused_even_when_it_leads_to_our_authority() {
     let mut gateway = Gateway::start();
     let middle = gateway.authority.intermediate("middle");
-    let own = middle.good(agent_identity(1), now());
-    let chain = vec![own.certificate, middle.certificate()];
-    let ended = match raw_dial(&gateway, Alpn::Agent, chain, Some(own.key)).await {
-        Ok(connection) => soon(connection.closed()).await,
-        Err(error) => error,
-    };
-    assert_eq!(Reason::of(ended).class(), Class::Refused);
-    assert!(gateway.peers.try_recv().is_err());
+    let direct = gateway.authority.good(agent_identity(1), now());
+    for (own, rest) in [
+        (middle.good(agent_identity(1), now()), middle.certificate()),
+        // Good by itself; whoever sends more than that wants something.
+        (direct, gateway.authority.certificate()),
+    ] {
+        let chain = vec![own.certificate, rest];
+        let ended = match raw_dial(&gateway, Alpn::Agent, chain, Some(own.key)).await {
+            Ok(connection) => soon(connection.closed()).await,
+            Err(error) => error,
+        };
+        assert_eq!(Reason::of(ended).class(), Class::Refused);
+        assert!(gateway.peers.try_recv().is_err());
+    }
 }
 
 #[tokio::test]
