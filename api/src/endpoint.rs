@@ -27,13 +27,13 @@ pub trait Endpoint: Send + Sync + 'static {
     const PROBLEMS: &'static [ProblemCode];
 
     /// Path parameters.
-    type Path: Serialize + DeserializeOwned + JsonSchema + Send;
+    type Path: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
     /// Query parameters.
-    type Query: Serialize + DeserializeOwned + JsonSchema + Default + Send;
+    type Query: Serialize + DeserializeOwned + JsonSchema + Default + Send + 'static;
     /// Request body; [`Nothing`] for none.
-    type Body: Serialize + DeserializeOwned + JsonSchema + Send;
+    type Body: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
     /// Body of a success; [`Nothing`] for none, [`Raw`] when it is not JSON.
-    type Reply: Serialize + DeserializeOwned + JsonSchema + Send;
+    type Reply: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
 }
 
 /// HTTP methods in use.

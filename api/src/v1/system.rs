@@ -27,7 +27,7 @@ endpoints! {
         public "holds public values only; joining needs an agent token", query InstallOptions,
         reply 200 as "text/x-shellscript" Raw, problems [NotFound, Invalid];
     /// One file of an agent release: the signed manifest, its signature, or a binary.
-    get_agent_release_file GetAgentReleaseFile: GET "/v1/agent/releases/{channel}/{file}",
+    get_agent_release_file GetAgentReleaseFile: GET "/v1/agent/releases/{channel}/{version}/{file}",
         public "agent binaries are public and signed", path ReleaseFile,
         reply 200 as "application/octet-stream" Raw;
     /// Carry an agent's QUIC packets over a WebSocket where UDP is blocked.
@@ -123,6 +123,9 @@ impl Channel {
 pub struct ReleaseFile {
     /// The channel.
     pub channel: Channel,
+    /// Its version.
+    #[schemars(regex(pattern = "^[0-9A-Za-z][0-9A-Za-z.+-]{0,63}$"))]
+    pub version: String,
     /// The file's name.
     #[schemars(regex(pattern = "^[a-z0-9][a-z0-9._-]{0,63}$"))]
     pub file: String,

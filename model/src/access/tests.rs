@@ -28,10 +28,13 @@ fn any_pattern() -> impl Strategy<Value = Pattern> {
     })
 }
 
-fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
+fn any_rule() -> impl Strategy<Value = Rule> {
     let environments = proptest::sample::subsequence(Environment::ALL.to_vec(), 0..=3);
-    let rule = (any_pattern(), environments).prop_map(|(allow, environments)| Rule { allow, environments });
-    proptest::collection::vec(rule, 1..4)
+    (any_pattern(), environments).prop_map(|(allow, environments)| Rule { allow, environments })
+}
+
+fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
+    proptest::collection::vec(any_rule(), 1..4)
 }
 
 fn any_scope() -> impl Strategy<Value = Scope> {
@@ -45,14 +48,15 @@ fn any_authority() -> impl Strategy<Value = Authority> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    // Most random makers do not cover most random rules: allow many rejects.
+    #![proptest_config(ProptestConfig { cases: 400, max_global_rejects: 400_000, ..ProptestConfig::default() })]
 
-    /// ABUSE 3: whoever gives a role or a key it covers, gives nothing it lacks.
+    /// Whoever gives a role or a key it covers, gives nothing it lacks.
     #[test]
     fn abuse_03_what_is_handed_out_is_never_wider_than_its_maker(
         maker in any_authority(),
         scope in any_scope(),
-        rules in any_rules(),
+        rules in proptest::collection::vec(any_rule(), 1..3),
     ) {
         prop_assume!(maker.covers(&scope, &rules));
         let given = Authority { holdings: vec![Holding { scope, rules }], limits: None };

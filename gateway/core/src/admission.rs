@@ -1,0 +1,162 @@
+//! Whether an agent token lets a host in.
+//!
+//! A token is spent per host, not per request: the same machine that asks again
+//! with the same key (its answer was lost) gets the same host and costs nothing.
+
+use std::time::Duration;
+
+use model::Timestamp;
+use model::ids::{AgentTokenId, HostId};
+
+/// What the decision needs to know of a token.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenFacts {
+    /// When it ends by itself.
+    pub expires_at: Timestamp,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// How many hosts may join with it.
+    pub use_limit: Option<u32>,
+    /// How many have.
+    pub uses: u32,
+}
+
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenState {
+    /// Hosts can join with it.
+    Active,
+    /// Its time is over.
+    Expired,
+    /// It was used as often as it may be.
+    Exhausted,
+    /// Somebody revoked it.
+    Revoked,
+}
+
+/// What a token is good for at `now`. Revocation is what an operator decided, so
+/// it is named before what merely happened.
+pub fn token_state(token: &TokenFacts, now: Timestamp) -> TokenState {
+    if token.revoked_at.is_some() {
+        TokenState::Revoked
+    } else if token.expires_at <= now {
+        TokenState::Expired
+    } else if token.use_limit.is_some_and(|limit| token.uses >= limit) {
+        TokenState::Exhausted
+    } else {
+        TokenState::Active
+    }
+}
+
+/// An earlier enrolment of the same key.
+#[derive(Clone, Copy, Debug)]
+pub struct Earlier {
+    /// The host it made.
+    pub host: HostId,
+    /// By which token.
+    pub token: AgentTokenId,
+}
+
+/// What to do with an enrolment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Make a host.
+    New,
+    /// Answer as before; nothing is spent.
+    Again(HostId),
+    /// Refuse.
+    Refuse(TokenState),
+}
+
+/// Decides about an enrolment with `token`. `earlier` is a live host whose key
+/// is the one presented.
+pub fn admit(
+    id: AgentTokenId,
+    token: &TokenFacts,
+    earlier: Option<Earlier>,
+    now: Timestamp,
+) -> Admission {
+    match (token_state(token, now), earlier) {
+        // The last use of a limited token was this very host's.
+        (TokenState::Active | TokenState::Exhausted, Some(earlier)) if earlier.token == id => {
+            Admission::Again(earlier.host)
+        }
+        (TokenState::Active, _) => Admission::New,
+        (state @ (TokenState::Expired | TokenState::Exhausted | TokenState::Revoked), _) => {
+            Admission::Refuse(state)
+        }
+    }
+}
+
+/// When the old token of a rotation ends: after the overlap, never later than it
+/// would have anyway.
+pub fn rotated_expiry(expires_at: Timestamp, now: Timestamp, overlap: Duration) -> Timestamp {
+    expires_at.min(now.saturating_add(overlap))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_millis(secs * 1000)
+    }
+
+    fn token() -> TokenFacts {
+        TokenFacts {
+            expires_at: at(100),
+            revoked_at: None,
+            use_limit: Some(1),
+            uses: 0,
+        }
+    }
+
+    fn ids() -> (AgentTokenId, HostId) {
+        (
+            AgentTokenId::new(at(1), [1; 10]),
+            HostId::new(at(1), [2; 10]),
+        )
+    }
+
+    #[test]
+    fn a_repeated_request_of_the_same_machine_costs_nothing() {
+        let (id, host) = ids();
+        let spent = TokenFacts { uses: 1, ..token() };
+        let earlier = Some(Earlier { host, token: id });
+        assert_eq!(admit(id, &spent, earlier, at(1)), Admission::Again(host));
+        assert_eq!(
+            admit(id, &spent, None, at(1)),
+            Admission::Refuse(TokenState::Exhausted)
+        );
+    }
+
+    #[test]
+    fn revoked_and_expired_tokens_refuse_even_a_repeat() {
+        let (id, host) = ids();
+        let earlier = Some(Earlier { host, token: id });
+        let revoked = TokenFacts {
+            revoked_at: Some(at(1)),
+            ..token()
+        };
+        assert_eq!(
+            admit(id, &revoked, earlier, at(2)),
+            Admission::Refuse(TokenState::Revoked)
+        );
+        assert_eq!(
+            admit(id, &token(), earlier, at(100)),
+            Admission::Refuse(TokenState::Expired)
+        );
+    }
+
+    #[test]
+    fn an_overlap_never_lengthens_a_token() {
+        assert_eq!(
+            rotated_expiry(at(100), at(10), Duration::from_secs(20)),
+            at(30)
+        );
+        assert_eq!(
+            rotated_expiry(at(100), at(90), Duration::from_secs(20)),
+            at(100)
+        );
+    }
+}
