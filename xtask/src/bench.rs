@@ -3,11 +3,13 @@
 //! A row is a named measurement of one part. A figure with a limit fails the run when it exceeds
 //! it: that is how a promise like "a small agent" stays one.
 
+mod idle;
 mod size;
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use e2e::say;
 use lexopt::{Arg, Parser, ValueExt};
 use serde_json::json;
 
@@ -31,11 +33,23 @@ struct Figure {
     limit: Option<f64>,
 }
 
-const ROWS: &[Row] = &[Row {
-    name: "agent-size",
-    measures: "bytes of the static agent as hosts install it",
-    run: size::agent,
-}];
+const ROWS: &[Row] = &[
+    Row {
+        name: "agent-size",
+        measures: "bytes of the static agent as hosts install it",
+        run: size::agent,
+    },
+    Row {
+        name: "agent-idle",
+        measures: "memory of the static agent at rest",
+        run: idle::agent,
+    },
+    Row {
+        name: "gateway-idle",
+        measures: "memory of the gateway at rest, and its start on existing state",
+        run: idle::gateway,
+    },
+];
 
 /// The command.
 pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
@@ -49,7 +63,10 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
                 }
                 return Ok(ExitCode::SUCCESS);
             }
-            Arg::Long("json") => as_json = true,
+            Arg::Long("json") => {
+                as_json = true;
+                say::to_stderr();
+            }
             Arg::Value(name) => {
                 let name = name.string()?;
                 match ROWS.iter().find(|row| row.name == name) {

@@ -15,7 +15,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use e2e::tools::{self, Tool, tool};
+use e2e::{
+    say,
+    tools::{self, Tool, tool},
+};
 use jiff::{SignedDuration, Timestamp};
 use lexopt::{Arg, Parser, ValueExt};
 use release::{Channel, Draft, DraftFile, SigningKey};
@@ -137,7 +140,10 @@ pub(crate) fn write(
 pub(crate) fn build(workspace: &Workspace, arch: &Arch) -> Result<PathBuf> {
     tools::ensure(arch.tools)?;
     tools::ensure_target(arch.target)?;
-    println!("      building the static agent for {}", arch.name);
+    say::line(format_args!(
+        "      building the static agent for {}",
+        arch.name
+    ));
     let mut flags = vec![format!(
         "--remap-path-prefix={}=.",
         workspace.root().display()

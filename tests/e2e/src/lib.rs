@@ -3,8 +3,9 @@
 //! Everything here drives *built programs from the outside*: no crate of ours is linked, so what
 //! passes here passes for somebody with a shell. The layers, bottom up:
 //!
-//! * [`interrupt`], [`wait`], [`sh`]: Ctrl-C, waiting for conditions, running programs. Every wait
-//!   in this crate goes through one of them, has a limit, and ends when the person gives up.
+//! * [`interrupt`], [`wait`], [`sh`], [`say`]: Ctrl-C, waiting for conditions, running
+//!   programs, telling progress. Every wait in this crate goes through one of them, has a limit,
+//!   and ends when the person gives up.
 //! * [`scratch`]: temporary folders that go when their process goes.
 //! * [`tools`], [`rootfs`]: what the machine lacks is installed, or its absence is said loudly.
 //! * [`lab`]: booted systemd hosts on a switch of their own; plug, power and packet loss included.
@@ -12,15 +13,12 @@
 //! * [`scenario`], [`scenarios`]: the stories, and what runs and reports them.
 //!
 //! Threads and child processes are enough for that, so there is no async runtime here.
-#![expect(
-    clippy::print_stdout,
-    reason = "progress and verdicts on standard output are what this crate is for"
-)]
 
 pub mod interrupt;
 pub mod lab;
 pub mod product;
 pub mod rootfs;
+pub mod say;
 pub mod scenario;
 pub mod scenarios;
 pub mod scratch;

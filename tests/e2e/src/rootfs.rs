@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    sh,
+    say, sh,
     tools::{self, tool},
 };
 
@@ -120,10 +120,10 @@ fn build(source: &Source, ready: &Path) -> Result<()> {
             discard(&entry.path())?;
         }
     }
-    println!(
+    say::line(format_args!(
         "      building the hosts' root file system ({}, cached afterwards)",
         source.suite
-    );
+    ));
     let start = Instant::now();
     let partial = cache.join(format!("partial-{}", std::process::id()));
     let mut debootstrap = Command::new("debootstrap");
@@ -150,10 +150,10 @@ fn build(source: &Source, ready: &Path) -> Result<()> {
         return Err(error.context("build the hosts' root file system"));
     }
     fs::rename(&partial, ready).context("move the root file system into place")?;
-    println!(
+    say::line(format_args!(
         "      root file system built in {:.0} s",
         start.elapsed().as_secs_f32()
-    );
+    ));
     Ok(())
 }
 

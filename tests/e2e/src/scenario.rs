@@ -12,6 +12,7 @@ use crate::{
     interrupt,
     lab::Lab,
     product::Programs,
+    say,
     tools::{self, Missing, tool},
 };
 
@@ -124,7 +125,7 @@ impl fmt::Display for Verdict {
 impl Scenario {
     /// Runs the scenario, printing its steps and its verdict.
     pub fn play(&self, programs: &Programs) -> (Verdict, Duration) {
-        println!("\n=== {}: {}", self.name, self.shows);
+        say::line(format_args!("\n=== {}: {}", self.name, self.shows));
         let start = Instant::now();
         let verdict = match self.needs.met() {
             Err(missing) => Verdict::Skipped(missing.to_string()),
@@ -134,7 +135,11 @@ impl Scenario {
             },
         };
         let took = start.elapsed();
-        println!("--- {}: {verdict} ({:.1} s)", self.name, took.as_secs_f32());
+        say::line(format_args!(
+            "--- {}: {verdict} ({:.1} s)",
+            self.name,
+            took.as_secs_f32()
+        ));
         (verdict, took)
     }
 }
@@ -150,9 +155,9 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     DEPTH.set(depth);
     let mark = if result.is_ok() { "ok  " } else { "FAIL" };
     let indent = "  ".repeat(depth);
-    println!(
+    say::line(format_args!(
         "  {mark} {:6.2} s  {indent}{what}",
         start.elapsed().as_secs_f32()
-    );
+    ));
     result.map_err(|error| error.context(what.to_owned()))
 }

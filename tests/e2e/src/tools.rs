@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::sh;
+use crate::{say, sh};
 
 /// A program and the Debian package that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub fn ensure(tools: &[Tool]) -> Result<(), Missing> {
             "the packages {list} are missing and LOOPBACK_NO_INSTALL is set; {by_hand}"
         )));
     }
-    println!("      installing packages: {list}");
+    say::line(format_args!("      installing packages: {list}"));
     let mut install = sudo.clone();
     // Other users of the package manager are waited for, not fought.
     for word in [
@@ -119,7 +119,7 @@ pub fn ensure_target(target: &str) -> Result<(), Missing> {
             "the Rust target {target} is missing and LOOPBACK_NO_INSTALL is set"
         )));
     }
-    println!("      adding the Rust target {target}");
+    say::line(format_args!("      adding the Rust target {target}"));
     sh::ok(&["rustup", "target", "add", target], limit)
         .map(drop)
         .map_err(|error| Missing(format!("adding the Rust target {target}: {error:#}")))

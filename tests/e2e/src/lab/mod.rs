@@ -39,7 +39,7 @@ use anyhow::{Context, Result, bail};
 pub use host::{Exec, Host};
 
 use crate::{
-    interrupt, rootfs,
+    interrupt, rootfs, say,
     tools::{self, Missing, tool},
 };
 
@@ -196,7 +196,10 @@ impl Ground {
 impl Drop for Ground {
     fn drop(&mut self) {
         if let Err(error) = interrupt::shielded(|| teardown::lab(&self.name, &self.folder)) {
-            println!("      lab {} is not wholly removed: {error:#}", self.name);
+            say::line(format_args!(
+                "      lab {} is not wholly removed: {error:#}",
+                self.name
+            ));
         }
     }
 }
@@ -214,7 +217,9 @@ fn sweep() -> Result<()> {
         }
         let alive = File::open(folder.join("lock")).is_ok_and(|lock| lock.try_lock().is_err());
         if !alive {
-            println!("      removing lab {name}, which an interrupted run left behind");
+            say::line(format_args!(
+                "      removing lab {name}, which an interrupted run left behind"
+            ));
             interrupt::shielded(|| teardown::lab(&name, &folder))
                 .with_context(|| format!("remove the dead lab {name}"))?;
         }

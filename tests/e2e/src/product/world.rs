@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Cli, Daemon, Gateway, Programs};
 use crate::{
     lab::{Host, Lab, Place},
-    scenario,
+    say, scenario,
     scratch::Scratch,
     sh,
     wait::{self, Look},
@@ -220,10 +220,10 @@ impl World {
     }
 
     fn show_logs(&self) {
-        println!(
+        say::line(format_args!(
             "  ---- the gateway's log ends\n{}",
             self.gateway.log_tail(40)
-        );
+        ));
         for host in self.hosts() {
             let journal = host
                 .exec(&[
@@ -238,7 +238,10 @@ impl World {
                 ])
                 .run()
                 .map_or_else(|error| format!("{error:#}"), |output| output.stdout);
-            println!("  ---- the agent's log on {} ends\n{journal}", host.name());
+            say::line(format_args!(
+                "  ---- the agent's log on {} ends\n{journal}",
+                host.name()
+            ));
         }
     }
 }

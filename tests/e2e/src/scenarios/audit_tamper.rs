@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, ensure};
 
 use super::support::JOIN;
-use crate::product::{Programs, WORKSPACE, World};
+use crate::{
+    product::{Programs, WORKSPACE, World},
+    say,
+};
 
 pub(super) fn run(programs: &Programs) -> Result<()> {
     let world = World::here(programs)?;
@@ -77,10 +80,10 @@ fn verify(world: &World, export: &Path, key: &Path) -> Result<Option<String>> {
         .cli()
         .run(&["audit", "verify", &export, "--key-file", &key])?;
     if !output.status.success() {
-        println!(
+        say::line(format_args!(
             "              {}",
             output.stderr.trim().lines().last().unwrap_or_default()
-        );
+        ));
     }
     Ok(output.status.success().then_some(output.stdout))
 }

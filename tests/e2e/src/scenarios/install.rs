@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::support::{agent_started, install_all};
 use crate::{
     product::{Programs, WORKSPACE, World, is_connected},
+    say,
     wait::{self, Look},
 };
 
@@ -37,10 +38,10 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
         })?;
         for host in world.hosts() {
             let took = seen[host.name()] - agent_started(host)?;
-            println!(
+            say::line(format_args!(
                 "              {} listed {took:.1} s after its agent's start",
                 host.name()
-            );
+            ));
             ensure!(
                 took <= LISTED,
                 "{} took longer than {LISTED} s",

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::support::{JOIN, count, joined_world, text};
-use crate::product::{Programs, WORKSPACE};
+use crate::{
+    product::{Programs, WORKSPACE},
+    say,
+};
 
 pub(super) fn run(programs: &Programs) -> Result<()> {
     let world = joined_world(programs, 2)?;
@@ -32,11 +35,11 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
             world.wait_host(lost.name(), "unreachable", limit, |host| {
                 host["connectivity"] == "unreachable" && host["membership"] == "managed"
             })?;
-            println!(
+            say::line(format_args!(
                 "              after {:.1} s, at a heartbeat of {:.1} s",
                 start.elapsed().as_secs_f32(),
                 beat.as_secs_f32()
-            );
+            ));
             Ok(())
         },
     )?;

@@ -6,7 +6,10 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::support::{JOIN, count, joined_world, text};
-use crate::product::{Programs, is_connected};
+use crate::{
+    product::{Programs, is_connected},
+    say,
+};
 
 /// From the first swallowed packet to a link that works again.
 const OVER: Duration = Duration::from_secs(10);
@@ -31,7 +34,10 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
         world.wait_host(blocked.name(), "linked over WebSocket", OVER, |host| {
             on(host, "web_socket")
         })?;
-        println!("              after {:.1} s", start.elapsed().as_secs_f32());
+        say::line(format_args!(
+            "              after {:.1} s",
+            start.elapsed().as_secs_f32()
+        ));
         Ok(())
     })?;
     world.step("the agent's doctor says which rung fails", || {
@@ -48,7 +54,10 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
         world.wait_host(blocked.name(), "linked over UDP", BACK, |host| {
             on(host, "udp")
         })?;
-        println!("              after {:.1} s", start.elapsed().as_secs_f32());
+        say::line(format_args!(
+            "              after {:.1} s",
+            start.elapsed().as_secs_f32()
+        ));
         Ok(())
     })?;
     world.step(
