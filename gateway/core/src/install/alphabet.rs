@@ -109,6 +109,14 @@ pub(super) fn version(text: &str) -> Result<Quotable<'_>, InstallRefused> {
     ))
 }
 
+pub(super) fn arch(text: &str) -> Result<Quotable<'_>, InstallRefused> {
+    check(text, 16, |b| {
+        b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'
+    })
+    .map(Quotable)
+    .ok_or(refused("binaries.arch", "1 to 16 of a-z 0-9 _"))
+}
+
 /// Also a component of a URL and of paths, so it is never `.`, `..` or an option.
 pub(super) fn file_name(text: &str) -> Result<Quotable<'_>, InstallRefused> {
     check(text, 64, |b| {

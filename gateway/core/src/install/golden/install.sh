@@ -901,7 +901,6 @@ unit_text() {
 
 [Unit]
 Description=Loopback agent
-Documentation=man:loopback-agent(8)
 Wants=network-online.target
 After=network-online.target
 # Never give up: an agent that stays down is a host lost. RestartSec keeps a

@@ -335,6 +335,32 @@ fn one_platform_cannot_have_two_binaries() {
 }
 
 #[test]
+fn platforms_the_script_does_not_know_are_left_out() {
+    let other = Binary {
+        arch: "riscv64",
+        name: "loopback-agent-linux-riscv64",
+        ..BINARIES[0]
+    };
+    let script = render(&InstallParams {
+        binaries: &[other, BINARIES[0]],
+        ..PARAMS
+    })
+    .unwrap();
+    assert!(!script.contains("riscv64"));
+    let alone = render(&InstallParams {
+        binaries: &[other],
+        ..PARAMS
+    });
+    assert!(matches!(
+        alone,
+        Err(InstallRefused::Field {
+            field: "binaries",
+            ..
+        })
+    ));
+}
+
+#[test]
 fn refusals_do_not_repeat_the_value() {
     let evil = "https://evil\u{1b}[31m";
     let error = render(&InstallParams {
