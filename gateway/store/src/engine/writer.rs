@@ -1,0 +1,297 @@
+//! The one thread that writes.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use redb::Database;
+
+use super::apply::{Applied, Applier, Context, Refused};
+use super::open::{self, OpenOptions, Verify};
+use super::queue::{Answer, Job, Taken};
+use super::tables::Snapshot;
+use super::{Counters, Shared, tables};
+use crate::{Batch, CommitError, LeaseId, Rev, Unavailable};
+
+/// How long after an error the writer tries again by itself, for reads and
+/// leases that cannot wait for the next batch.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    options: OpenOptions,
+    /// `None` while the file could not be opened again after an error.
+    db: Option<Database>,
+    /// The revision of the last group on disk.
+    rev: Rev,
+    /// Leases that have ended and whose keys are not deleted yet.
+    ending: BTreeSet<LeaseId>,
+    /// Something is owed and failed before.
+    retry_at: Option<Instant>,
+    /// The next open has to look at every page.
+    suspicious: bool,
+}
+
+/// A group as it would be, and what each batch would be told.
+struct Written {
+    applied: Applied,
+    answers: Vec<Result<Rev, CommitError>>,
+}
+
+type Waiting = (Batch, Answer, tokio::sync::OwnedSemaphorePermit);
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, db: Database, rev: Rev, options: OpenOptions) -> Self {
+        Self {
+            shared,
+            options,
+            db: Some(db),
+            rev,
+            ending: BTreeSet::new(),
+            retry_at: None,
+            suspicious: false,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let Taken { jobs, over } = self.shared.queue.take(self.deadline());
+            let mut group = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                match job {
+                    Job::Commit {
+                        batch,
+                        answer,
+                        _permit,
+                    } => group.push((batch, answer, _permit)),
+                    Job::EndLease(id) => {
+                        self.ending.insert(id);
+                    }
+                }
+            }
+            self.ending
+                .extend(self.shared.leases.take_expired(Instant::now()));
+            if over {
+                break;
+            }
+            let due = self.retry_at.is_some_and(|at| at <= Instant::now());
+            if !group.is_empty() || (!self.ending.is_empty() && self.retry_at.is_none()) || due {
+                self.write(group);
+            }
+        }
+        self.shared.history.close();
+        *self.snapshot() = Err(Unavailable::Closed);
+        if let Some(Err(error)) = self.db.map(Database::close) {
+            // Everything acknowledged is synced; the next open repairs the rest.
+            tracing::warn!(%error, "the store did not close cleanly");
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        [self.shared.leases.next_deadline(), self.retry_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Writes one group and answers it, whatever happens.
+    fn write(&mut self, group: Vec<Waiting>) {
+        let started = Instant::now();
+        self.retry_at = None;
+        let outcome = self
+            .ensure_open()
+            .map_err(CommitError::from)
+            .and_then(|()| {
+                let mut prepared = None;
+                let header_writes = self.shared.disk.header_writes();
+                match self.attempt(&group, &mut prepared) {
+                    Ok(()) => Ok(prepared),
+                    Err(error) => {
+                        let begun = self.shared.disk.header_writes() > header_writes;
+                        self.recover(error, prepared.filter(|_| begun))
+                    }
+                }
+            });
+        match outcome {
+            Ok(written) => {
+                let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                Counters::add(&self.shared.counters.writing_us, micros);
+                self.acknowledge(group, written);
+            }
+            Err(error) => {
+                self.retry_at = Some(Instant::now() + RETRY);
+                for (_, answer, _) in group {
+                    let _ = answer.send(Err(error.clone())); // Nobody may be waiting.
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, group: Vec<Waiting>, written: Option<Written>) {
+        let Some(Written { applied, answers }) = written else {
+            return;
+        };
+        let counters = &self.shared.counters;
+        if applied.dirty {
+            Counters::add(&counters.groups, 1);
+        }
+        Counters::add(&counters.batches, group.len() as u64);
+        self.rev = applied.rev;
+        self.ending.clear();
+        self.shared.history.publish(applied.changes, applied.rev);
+        for ((_, waiting, _), answer) in group.into_iter().zip(answers) {
+            if matches!(answer, Err(CommitError::Conflict { .. })) {
+                Counters::add(&counters.conflicts, 1);
+            }
+            let _ = waiting.send(answer); // Nobody may be waiting.
+        }
+    }
+
+    /// One transaction. `prepared` is filled before the disk is asked to keep it.
+    fn attempt(
+        &self,
+        group: &[Waiting],
+        prepared: &mut Option<Written>,
+    ) -> Result<(), Unavailable> {
+        let transaction = || {
+            let db = self.db.as_ref().ok_or(Unavailable::Closed)?;
+            let mut txn = db.begin_write().map_err(tables::unavailable)?;
+            // Twice the fsyncs, and opening after a crash does not read the whole file.
+            txn.set_quick_repair(true);
+            let written = self.apply_all(&txn, group)?;
+            let dirty = written.applied.dirty;
+            *prepared = Some(written);
+            if !dirty {
+                return txn.abort().map_err(tables::unavailable);
+            }
+            txn.commit().map_err(tables::unavailable)?;
+            let snapshot = Arc::new(Snapshot::new(db)?);
+            *self.snapshot() = Ok(snapshot);
+            Ok(())
+        };
+        catch_unwind(AssertUnwindSafe(transaction)).unwrap_or_else(|_panic| {
+            Err(Unavailable::Corrupt(
+                "its pages do not fit together".to_owned(),
+            ))
+        })
+    }
+
+    fn apply_all(
+        &self,
+        txn: &redb::WriteTransaction,
+        group: &[Waiting],
+    ) -> Result<Written, Unavailable> {
+        let context = Context {
+            audit_key: &self.options.audit_key,
+            leases: &self.shared.leases,
+            requests: self.options.requests,
+            now: Instant::now(),
+            seconds: (self.options.clock)(),
+        };
+        let mut applier = Applier::new(txn)?;
+        for lease in &self.ending {
+            applier.end_lease(*lease)?;
+        }
+        let mut answers = Vec::with_capacity(group.len());
+        for (batch, _, _) in group {
+            answers.push(match applier.apply(&context, batch) {
+                Ok(rev) => Ok(rev),
+                Err(Refused::Batch(error)) => Err(error),
+                Err(Refused::Disk(error)) => return Err(error),
+            });
+        }
+        Ok(Written {
+            applied: applier.finish()?,
+            answers,
+        })
+    }
+
+    /// Closes the file, opens it like after a crash, and looks whether the group
+    /// is in it. `prepared` is the group if its commit had begun.
+    ///
+    /// That is sound after a failed fsync too. redb commits in two phases: what
+    /// the failed first one wrote is referenced by nothing and written anew by
+    /// whoever needs the pages; the second is one byte in the header, which
+    /// opening the file writes and syncs again.
+    fn recover(
+        &mut self,
+        error: Unavailable,
+        prepared: Option<Written>,
+    ) -> Result<Option<Written>, CommitError> {
+        tracing::error!(%error, rev = %self.rev, "the store could not write; opening it again");
+        self.suspicious |= matches!(error, Unavailable::Corrupt(_));
+        let reopened = self.reopen();
+        match (prepared, reopened) {
+            (Some(_), Err(_)) => Err(CommitError::Unknown),
+            (Some(written), Ok(rev)) if rev > self.rev && rev == written.applied.rev => {
+                Ok(Some(written))
+            }
+            (None | Some(_), Ok(_) | Err(_)) => Err(error.into()),
+        }
+    }
+
+    fn ensure_open(&mut self) -> Result<(), Unavailable> {
+        if self.db.is_some() {
+            return Ok(());
+        }
+        let rev = self.reopen()?;
+        if rev > self.rev {
+            // The group that was answered with `Unknown` did happen.
+            self.rev = rev;
+            self.shared.history.forget(rev);
+        }
+        Ok(())
+    }
+
+    /// Readers wait meanwhile: what they would read is being closed.
+    fn reopen(&mut self) -> Result<Rev, Unavailable> {
+        let shared = Arc::clone(&self.shared);
+        let mut snapshot = lock_snapshot(&shared);
+        *snapshot = Err(Unavailable::Closed);
+        drop(self.db.take()); // It is broken already: closing it has no error to tell.
+        let verify = if self.suspicious {
+            Verify::Always
+        } else {
+            Verify::UpTo(0)
+        };
+        let reopened = match open::reopen(&shared.disk, &self.options, verify) {
+            Ok((_, found)) if found.rev() < self.rev => Err(Unavailable::Corrupt(format!(
+                "the file is at revision {}, {} was acknowledged",
+                found.rev(),
+                self.rev
+            ))),
+            reopened => reopened,
+        };
+        match reopened {
+            Ok((db, found)) => {
+                let rev = found.rev();
+                self.db = Some(db);
+                *snapshot = Ok(Arc::new(found));
+                self.suspicious = false;
+                Counters::add(&shared.counters.reopened, 1);
+                tracing::info!(%rev, "the store is open again");
+                Ok(rev)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store could not be opened again");
+                *snapshot = Err(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn snapshot(&self) -> SnapshotGuard<'_> {
+        lock_snapshot(&self.shared)
+    }
+}
+
+type SnapshotGuard<'a> = RwLockWriteGuard<'a, Result<Arc<Snapshot>, Unavailable>>;
+
+fn lock_snapshot(shared: &Shared) -> SnapshotGuard<'_> {
+    // The writer replaces the whole value: it cannot be left half-changed.
+    shared
+        .snapshot
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+}

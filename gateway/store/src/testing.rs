@@ -1,0 +1,8 @@
+//! For tests: the model that engines are compared with, and disks that fail.
+
+mod memory;
+
+pub use self::memory::MemoryStore;
+
+/// What a test's own disk implements; see [`Disk::custom`](crate::Disk::custom).
+pub use redb::{BackendError, StorageBackend, backends::FileBackend, backends::InMemoryBackend};
