@@ -60,6 +60,7 @@ const PAGE: usize = 500;
 pub struct Client {
     base: BaseUrl,
     key: Option<Secret<ApiKeyId>>,
+    ticket: Option<String>,
     patience: Patience,
     agent: Agent,
     observe: Option<Observer>,
@@ -88,6 +89,7 @@ pub struct Builder {
     base: BaseUrl,
     trust: Trust,
     key: Option<Secret<ApiKeyId>>,
+    ticket: Option<String>,
     timeout: Duration,
     patience: Patience,
     observe: Option<Observer>,
@@ -103,6 +105,12 @@ impl Builder {
     /// The API key to call with.
     pub fn api_key(mut self, key: Option<Secret<ApiKeyId>>) -> Self {
         self.key = key;
+        self
+    }
+
+    /// The ticket that the calls are made under, for the audit trail.
+    pub fn ticket(mut self, ticket: Option<String>) -> Self {
+        self.ticket = ticket;
         self
     }
 
@@ -147,6 +155,7 @@ impl Builder {
         Ok(Client {
             base: self.base,
             key: self.key,
+            ticket: self.ticket,
             patience: self.patience,
             agent,
             observe: self.observe,
@@ -161,10 +170,17 @@ impl Client {
             base,
             trust: Trust::System,
             key: None,
+            ticket: None,
             timeout: Duration::from_secs(30),
             patience: Patience::default(),
             observe: None,
         }
+    }
+
+    /// The same client, never trying twice.
+    pub fn once(mut self) -> Self {
+        self.patience = Patience::NONE;
+        self
     }
 
     /// Where the gateway is.
@@ -239,7 +255,7 @@ impl Client {
 
     /// Calls an operation whose reply is not JSON and hands its body over as it
     /// arrives. The body may take as long as it keeps coming.
-    pub fn stream<E: Endpoint>(
+    pub fn stream<E>(
         &self,
         path: &E::Path,
         query: &E::Query,
@@ -339,6 +355,9 @@ impl Client {
             .header("accept", call.accept);
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {}", key.reveal()));
+        }
+        if let Some(ticket) = &self.ticket {
+            request = request.header("x-loopback-ticket", ticket);
         }
         if let Some(key) = &call.idempotency_key {
             request = request.header("idempotency-key", key);
