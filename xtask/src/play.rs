@@ -119,8 +119,9 @@ impl Built {
                 .iter()
                 .filter(|&arch| arch == native || needs.emulator)
                 .collect();
-            programs.release = folder.join("release");
-            release::write(workspace, &arches, Channel::Stable, &programs.release, &key)?;
+            programs.releases = folder.join("releases");
+            let stable = programs.releases.join("stable");
+            release::write(workspace, &arches, Channel::Stable, &stable, &key)?;
             programs.release_key = folder.join("release.pub");
             fs::write(&programs.release_key, format!("{}\n", key.public()))
                 .context("write the release's public key")?;

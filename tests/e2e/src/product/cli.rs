@@ -54,6 +54,8 @@ impl Cli {
             "LOOPBACK_API_KEY",
             "LOOPBACK_CA_FILE",
             "LOOPBACK_CONTEXT",
+            "LOOPBACK_WORKSPACE",
+            "LOOPBACK_TICKET",
         ] {
             command.env_remove(name);
         }

@@ -22,7 +22,7 @@ pub struct Gateway {
     program: PathBuf,
     place: Place,
     state: PathBuf,
-    release: Option<(PathBuf, PathBuf)>,
+    config: PathBuf,
     address: SocketAddr,
     log: PathBuf,
     process: RefCell<Option<Daemon>>,
@@ -36,18 +36,38 @@ impl Gateway {
             Place::Here => free_address()?,
             Place::Lab { .. } => SocketAddr::new(IpAddr::V4(GATEWAY), 443),
         };
-        let release = !programs.release.as_os_str().is_empty();
         let gateway = Self {
             program: programs.gateway.clone(),
             place,
             state: folder.join("gateway"),
-            release: release.then(|| (programs.release.clone(), programs.release_key.clone())),
+            config: folder.join("gateway.toml"),
             address,
             log: folder.join("gateway.log"),
             process: RefCell::new(None),
         };
+        fs::write(&gateway.config, gateway.settings(programs))
+            .context("write its configuration")?;
         gateway.up()?;
         Ok(gateway)
+    }
+
+    /// Its configuration. The paths come from the system's temporary folder and from the build:
+    /// nothing in them needs escaping.
+    fn settings(&self, programs: &Programs) -> String {
+        let mut text = format!(
+            "state_dir = \"{}\"\nlisten = \"{}\"\npublic_url = \"{}\"\n",
+            self.state.display(),
+            self.address,
+            self.url(),
+        );
+        if !programs.releases.as_os_str().is_empty() {
+            text += &format!(
+                "releases_dir = \"{}\"\nrelease_keys = [\"{}\"]\n",
+                programs.releases.display(),
+                programs.release_key.display()
+            );
+        }
+        text
     }
 
     /// Starts the process and waits until it says that it is ready.
@@ -59,21 +79,10 @@ impl Gateway {
         let mut command = self.place.command(&self.program);
         command
             .arg("serve")
-            .arg("--state-dir")
-            .arg(&self.state)
-            .arg("--listen")
-            .arg(self.address.to_string())
-            .arg("--public-url")
-            .arg(self.url())
+            .arg("--config")
+            .arg(&self.config)
             // A machine's own settings must not reach the process under test.
             .env_remove("LOOPBACK_CONFIG");
-        if let Some((folder, key)) = &self.release {
-            command
-                .arg("--releases")
-                .arg(folder)
-                .arg("--release-key")
-                .arg(key);
-        }
         let mut daemon = Daemon::start("the gateway", command, &self.log)?;
         daemon.wait_line(|line| line.starts_with("ready "), START)?;
         *self.process.borrow_mut() = Some(daemon);

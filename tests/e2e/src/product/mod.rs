@@ -21,8 +21,8 @@ pub struct Programs {
     pub agent: PathBuf,
     /// `loopback`, the CLI.
     pub cli: PathBuf,
-    /// The folder of a signed release with static agents; empty when none was built.
-    pub release: PathBuf,
+    /// A folder with a signed release of static agents in `stable`; empty when none was built.
+    pub releases: PathBuf,
     /// The public key that verifies it.
     pub release_key: PathBuf,
 }

@@ -146,7 +146,7 @@ impl World {
         self.cli.json(&["host", "show", "-w", WORKSPACE, id])
     }
 
-    /// A host's history, oldest or newest first as the CLI has it.
+    /// A host's history, newest first.
     pub fn history(&self, id: &str) -> Result<Vec<Value>> {
         self.cli.list(&["host", "history", "-w", WORKSPACE, id])
     }
@@ -264,10 +264,10 @@ pub struct Token {
 
 impl Token {
     /// Installs the agent on a lab host the way a person would: the printed command, pasted into a
-    /// root shell.
+    /// root shell. It is read from standard input: the secret is to be seen in no process list.
     pub fn install(&self, host: &Host) -> Result<sh::Output> {
-        host.exec(&["bash", "-o", "pipefail", "-c", &self.install_command])
-            .env("LOOPBACK_TOKEN", &self.secret)
+        host.exec(&["bash", "-o", "pipefail"])
+            .input(self.install_command.as_bytes())
             .limit(Duration::from_secs(120))
             .run()
     }

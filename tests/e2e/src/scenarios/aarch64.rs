@@ -9,8 +9,8 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
     let world = World::here(programs)?;
     let token = world.token(&["--label", "arch=aarch64"])?;
     let binary = programs
-        .release
-        .join("loopback-agent-linux-aarch64")
+        .releases
+        .join("stable/loopback-agent-linux-aarch64")
         .display()
         .to_string();
     let agent = world.step("start the released agent in the emulator", || {

@@ -2,13 +2,16 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::support::JOIN;
 use crate::{
     product::{Programs, WORKSPACE, World},
     say,
 };
+
+/// The CLI's exit code for an export that is not whole and unchanged.
+const TAMPERED: i32 = 7;
 
 pub(super) fn run(programs: &Programs) -> Result<()> {
     let world = World::here(programs)?;
@@ -29,8 +32,11 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
         let text = world.cli().text(&["audit", "export", "-w", WORKSPACE])?;
         ensure!(text.lines().count() >= 5, "the trail is short:\n{text}");
         fs::write(&export, text).context("write the export")?;
-        fs::write(&key, world.cli().text(&["audit", "key", "-w", WORKSPACE])?)
-            .context("write the key")
+        let file = key.display().to_string();
+        world
+            .cli()
+            .text(&["audit", "key", "-w", WORKSPACE, "-o", &file])
+            .map(drop)
     })?;
     let whole = fs::read_to_string(&export).context("read the export")?;
     let lines: Vec<_> = whole.lines().collect();
@@ -85,5 +91,9 @@ fn verify(world: &World, export: &Path, key: &Path) -> Result<Option<String>> {
             output.stderr.trim().lines().last().unwrap_or_default()
         ));
     }
-    Ok(output.status.success().then_some(output.stdout))
+    match output.code() {
+        Some(0) => Ok(Some(output.stdout)),
+        Some(TAMPERED) => Ok(None),
+        _ => bail!("neither good nor tampered with: {output}"),
+    }
 }

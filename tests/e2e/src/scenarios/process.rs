@@ -7,7 +7,7 @@ use crate::product::{Programs, World};
 
 pub(super) fn run(programs: &Programs) -> Result<()> {
     let world = World::here(programs)?;
-    let token = world.token(&["--label", "kind=process", "--uses", "1"])?;
+    let token = world.token(&["--label", "kind=process", "--use-limit", "1"])?;
     let mut agent = world.step("start an agent with a token", || {
         world.agent("agent", &token)
     })?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::support::{JOIN, text};
 use crate::{
     lab::Host,
-    product::{Programs, World},
+    product::{Programs, Token, World},
 };
 
 /// What a running system writes by itself.
@@ -44,19 +44,7 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
         text(&listed, "id").map(str::to_owned)
     })?;
 
-    world.step("uninstall with the same script", || {
-        let fetch = token
-            .install_command
-            .split('|')
-            .next()
-            .context("the command has a pipe")?;
-        let command = format!("{fetch}| sh -s -- --uninstall");
-        let limit = Duration::from_secs(90);
-        host.exec(&["bash", "-o", "pipefail", "-c", &command])
-            .limit(limit)
-            .ok()
-            .map(drop)
-    })?;
+    world.step("uninstall with the same script", || uninstall(host, &token))?;
     world.step("no file, unit, user or process is left", || {
         let after = traces(host)?;
         let left: Vec<_> = after.difference(&before).collect();
@@ -77,18 +65,26 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
     world.step(
         "a second uninstall is a no-op, and the host may join anew",
         || {
-            let fetch = token
-                .install_command
-                .split('|')
-                .next()
-                .context("the command has a pipe")?;
-            host.sh(&format!("{fetch}| sh -s -- --uninstall"))?;
+            uninstall(host, &token)?;
             token.install(host)?.ok()?;
             let again = world.wait_connected(host.name(), JOIN)?;
             ensure!(again["id"] != id, "a retired identity is in use again");
             Ok(())
         },
     )
+}
+
+/// Fetches the script as the install command does, and asks it for the opposite.
+fn uninstall(host: &Host, token: &Token) -> Result<()> {
+    let (fetch, _) = token
+        .install_command
+        .split_once('|')
+        .context("the command has a pipe")?;
+    host.exec(&["bash", "-o", "pipefail"])
+        .input(format!("{fetch}| sh -s -- --uninstall").as_bytes())
+        .limit(Duration::from_secs(90))
+        .ok()
+        .map(drop)
 }
 
 /// Everything that software leaves on a host: files, users, groups, units, processes.
