@@ -227,7 +227,12 @@ impl Step<'_> {
             Event::Tick => {}
             Event::Connected(conn) => self.connected(conn),
             Event::Failed(conn, failure) => self.race_failed(conn, failure),
-            Event::Closed(conn) => self.closed(conn),
+            Event::Closed(conn, failure) => self.closed(conn, failure),
+            Event::Heard(conn) => {
+                if let Some(session) = self.agent.link.as_mut().filter(|s| s.conn == conn) {
+                    session.heard(self.now.mono);
+                }
+            }
             Event::Enrolled(conn, reply) => self.enrolled(conn, reply),
             Event::Frame(conn, body) => self.frame(conn, body),
             Event::CounterStored(counter) => {
@@ -264,7 +269,7 @@ impl Step<'_> {
     /// After a deregistration only its acknowledgement matters.
     fn take_leaving(&mut self, conn: Conn, event: &Event) {
         let acknowledged = match event {
-            Event::Closed(closed) => *closed == conn,
+            Event::Closed(closed, _) => *closed == conn,
             Event::Frame(from, gateway_frame::Body::Refused(refusal)) => {
                 *from == conn && refusal.code() == RefusalCode::HostRetired
             }
@@ -399,7 +404,7 @@ impl Step<'_> {
         }
     }
 
-    fn closed(&mut self, conn: Conn) {
+    fn closed(&mut self, conn: Conn, failure: DialFailure) {
         if self.is_link(conn) {
             return self.link_lost();
         }
@@ -407,7 +412,7 @@ impl Step<'_> {
             Effort::Renewing { conn: renewing, .. } if renewing == conn => {
                 self.wait_after_failure(DialFailure::Network);
             }
-            _ => self.race_failed(conn, DialFailure::Network),
+            _ => self.race_failed(conn, failure),
         }
     }
 
@@ -458,7 +463,9 @@ impl Step<'_> {
         };
         let actions = &mut self.actions;
         match body {
-            gateway_frame::Body::HeartbeatAck(ack) => session.acknowledged(ack.sequence),
+            gateway_frame::Body::HeartbeatAck(ack) => {
+                session.acknowledged(ack.sequence, self.now.mono)
+            }
             gateway_frame::Body::Settings(settings) => session.apply(&settings),
             gateway_frame::Body::Advance(advance) => {
                 session.store_counter(advance.counter, identity, actions);

@@ -91,8 +91,11 @@ pub enum Event {
     Connected(Conn),
     /// A dial ended without one.
     Failed(Conn, DialFailure),
-    /// A connection ended.
-    Closed(Conn),
+    /// A connection ended; how counts only until the gateway's first word.
+    Closed(Conn, DialFailure),
+    /// Something of this connection's peer arrived since the last look, be it only an
+    /// acknowledgement of a keepalive.
+    Heard(Conn),
     /// The answer to an enrolment.
     Enrolled(Conn, EnrolReply),
     /// A frame arrived.

@@ -25,4 +25,5 @@ pub mod time;
 
 pub use agent::{Agent, Standing, Waiting};
 pub use io::{Action, Conn, DialFailure, Event, Identity, KeyChoice, Purpose, Rung};
+pub use session::KEEP_ALIVE;
 pub use time::{Dice, Mono, Now};

@@ -3,7 +3,9 @@
 //! Heartbeats go out on a fixed beat; every one wants an acknowledgement. A missing
 //! one makes the link *suspect* after seconds, so that the other rung is dialled
 //! while this one may still recover, and *dead* after two further beats: a half-open
-//! connection is noticed within three beats however idle it is.
+//! connection is noticed within three beats however idle it is. Beats may be minutes
+//! apart, so the transport's own keepalives count as well: their silence makes a link
+//! suspect, never dead, because they say nothing about the gateway's program.
 //!
 //! Counters follow one rule: `CounterStored` is said only after the disk said so. A
 //! disk that refuses leaves the link up and the counter where it was; the gateway
@@ -25,6 +27,12 @@ const BEAT_RANGE: (Duration, Duration) = (Duration::from_millis(500), Duration::
 /// the other rung; the range keeps a gateway that pauses for a moment from being
 /// dialled by its whole fleet at once.
 const SUSPECT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(4));
+/// How often the transport makes sure that the path is open. A path that is cut is
+/// noticed after this and the silence below, and replaced within ten seconds.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Silence of the transport that makes a link suspect: a keepalive and some round
+/// trips. A range for the same reason as above.
+const QUIET: (Duration, Duration) = (Duration::from_millis(6500), Duration::from_secs(8));
 /// However fast the beat, a link is not declared dead sooner.
 const DEAD_FLOOR: Duration = Duration::from_secs(5);
 /// A clock that went this far between two looks belongs to a machine that slept; its
@@ -51,6 +59,8 @@ pub(crate) struct Session {
     /// Heartbeats without an answer, oldest first.
     unacked: VecDeque<(u64, Mono)>,
     suspect_after: Duration,
+    heard: Mono,
+    quiet_after: Duration,
     looked: Mono,
     /// A counter that is not on disk yet, and when to try again.
     counter: Option<(u64, Option<Mono>)>,
@@ -121,6 +131,8 @@ impl Session {
             sequence: 0,
             unacked: VecDeque::new(),
             suspect_after: dice.between(SUSPECT.0, SUSPECT.1),
+            heard: now.mono,
+            quiet_after: dice.between(QUIET.0, QUIET.1),
             looked: now.mono,
             counter: None,
             renewal: Renewal::Due(renewal_time(identity, dice)),
@@ -148,6 +160,7 @@ impl Session {
     ) -> Health {
         if now.mono.since(self.looked) > SLEPT {
             self.unacked.clear();
+            self.heard = now.mono;
             self.next_beat = now.mono;
         }
         self.looked = now.mono;
@@ -206,13 +219,13 @@ impl Session {
     }
 
     fn health(&self, now: Mono) -> Health {
-        let Some(&(_, sent)) = self.unacked.front() else {
-            return Health::Good;
-        };
-        let silent = now.since(sent);
+        let silent = self
+            .unacked
+            .front()
+            .map_or(Duration::ZERO, |&(_, sent)| now.since(sent));
         if silent >= self.dead_after() {
             Health::Dead
-        } else if silent >= self.suspect_after {
+        } else if silent >= self.suspect_after || now.since(self.heard) >= self.quiet_after {
             Health::Suspect
         } else {
             Health::Good
@@ -239,13 +252,19 @@ impl Session {
             Renewal::Storing { .. } => None,
         };
         let counter = self.counter.and_then(|(_, retry)| retry);
-        [silence, renewal, counter]
+        let quiet = Some(self.heard.after(self.quiet_after)).filter(|&at| at > now.mono);
+        [silence, quiet, renewal, counter]
             .into_iter()
             .flatten()
             .fold(self.next_beat, Mono::min)
     }
 
-    pub(crate) fn acknowledged(&mut self, sequence: u64) {
+    pub(crate) fn heard(&mut self, now: Mono) {
+        self.heard = now;
+    }
+
+    pub(crate) fn acknowledged(&mut self, sequence: u64, now: Mono) {
+        self.heard = now;
         while self
             .unacked
             .front()

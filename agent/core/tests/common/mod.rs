@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent_core::{
-    Action, Agent, Conn, DialFailure, Event, Identity, KeyChoice, Mono, Now, Purpose, Rung,
-    Standing,
+    Action, Agent, Conn, DialFailure, Event, Identity, KEEP_ALIVE, KeyChoice, Mono, Now, Purpose,
+    Rung, Standing,
 };
 use model::Timestamp;
 use protocol::v1::{
@@ -203,6 +203,15 @@ impl World {
             .seed
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
+        if let Event::Heard(conn) = event {
+            if self.links.contains(&conn) {
+                self.inbox
+                    .push((self.elapsed + KEEP_ALIVE, Event::Heard(conn)));
+            }
+            if self.answer(conn) != Answer::Good {
+                return;
+            }
+        }
         match &event {
             // The gateway's word counts from when it arrives.
             Event::Frame(_, gateway_frame::Body::Refused(refusal)) => self.obey(refusal),
@@ -363,6 +372,8 @@ impl World {
             None => {
                 self.next_counter += 1;
                 self.links.push(conn);
+                self.inbox
+                    .push((self.elapsed + KEEP_ALIVE, Event::Heard(conn)));
                 let settings = Settings {
                     heartbeat_ms: u32::try_from(self.beat.as_millis()).unwrap_or(u32::MAX),
                 };
@@ -376,7 +387,10 @@ impl World {
         self.refusal = refusal;
         self.frame(conn, body);
         if let Some(after) = self.drop_after {
-            self.inbox.push((self.elapsed + after, Event::Closed(conn)));
+            self.inbox.push((
+                self.elapsed + after,
+                Event::Closed(conn, DialFailure::Network),
+            ));
         }
     }
 
@@ -399,7 +413,7 @@ impl World {
             agent_frame::Body::Goodbye(goodbye) => {
                 self.goodbyes.push(goodbye.reason());
                 if goodbye.reason() == GoodbyeReason::Uninstalled {
-                    self.reply(Event::Closed(conn));
+                    self.reply(Event::Closed(conn, DialFailure::Network));
                 }
             }
             _ => {}
