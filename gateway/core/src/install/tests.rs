@@ -3,8 +3,11 @@
 //! agent and a fake systemctl; real systemd hosts are the e2e suite's.
 
 mod host;
+mod places;
+mod preflight;
 mod refusal;
 mod runs;
+mod secrets;
 mod serve;
 mod text;
 mod tls;

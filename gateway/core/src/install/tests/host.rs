@@ -52,6 +52,19 @@ case $1 in
 esac
 "#;
 
+/// Folders that every system has and that the installer may make.
+const COMMON: [&str; 9] = [
+    "usr",
+    "usr/local",
+    "usr/local/bin",
+    "etc",
+    "etc/systemd",
+    "etc/systemd/system",
+    "var",
+    "var/lib",
+    "var/log",
+];
+
 pub(super) struct Host {
     pub(super) dir: TempDir,
     pub(super) server: Server,
@@ -68,6 +81,17 @@ pub(super) struct Outcome {
 impl Host {
     pub(super) fn new() -> Self {
         Self::with(Server::start(None), &["sh"])
+    }
+
+    /// A host that has joined, with what led there forgotten.
+    pub(super) fn installed(version: &str) -> Self {
+        let host = Self::new();
+        host.pipe(&host.publish(version), &[])
+            .expect(0, "the gateway has seen this host");
+        host.calls();
+        host.verified();
+        host.server.asked();
+        host
     }
 
     pub(super) fn with(server: Server, shell: &'static [&'static str]) -> Self {
@@ -155,6 +179,29 @@ impl Host {
         walk(&self.root(""), &self.root(""), &mut found);
         found.retain(|path, _| !path.starts_with("run/systemd") && path != "run");
         found
+    }
+
+    /// The same without the folders that every system has.
+    pub(super) fn left(&self) -> BTreeMap<String, String> {
+        let mut tree = self.tree();
+        tree.retain(|path, _| !COMMON.contains(&path.as_str()));
+        tree
+    }
+
+    /// Hides programs: PATH becomes a folder of links to all the others.
+    pub(super) fn hide(&mut self, programs: &[&str]) {
+        let tools = self.dir.path().join("tools");
+        fs::create_dir(&tools).unwrap();
+        for dir in ["/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                if !programs.iter().any(|hidden| name == *hidden) {
+                    // The same program in a later folder: the first one counts.
+                    let _ = std::os::unix::fs::symlink(entry.path(), tools.join(&name));
+                }
+            }
+        }
+        self.set_path(tools.to_str().unwrap());
     }
 
     /// Serves a release and gives the script for it.

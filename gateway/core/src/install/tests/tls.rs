@@ -7,7 +7,6 @@ use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::host::Host;
-use super::runs::tools_without;
 use super::serve::Server;
 use super::{PIN, has};
 
@@ -55,8 +54,7 @@ impl Identity {
 }
 
 fn without_curl(host: &mut Host) {
-    let tools = tools_without(host, &["curl"]);
-    host.set_path(&tools);
+    host.hide(&["curl"]);
 }
 
 fn script(host: &Host, ca_pem: &str, pin: Option<&str>) -> String {
