@@ -9,7 +9,6 @@
 mod keypress;
 
 use std::{
-    fs,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -122,19 +121,15 @@ fn show(world: &World, joined: &[Value]) -> Result<()> {
         vec!["host", "show", "-w", WORKSPACE, first],
         vec!["host", "history", "-w", WORKSPACE, first],
         vec!["token", "list", "-w", WORKSPACE],
+        vec!["events", "-w", WORKSPACE],
     ] {
         call(world, &args)?;
     }
     // An export and the key that verifies it: what an auditor gets.
     let [export, key] = ["audit.ndjson", "audit.key"].map(|name| world.folder().join(name));
-    fs::write(
-        &export,
-        world.cli().text(&["audit", "export", "-w", WORKSPACE])?,
-    )
-    .context("write the audit export")?;
-    fs::write(&key, world.cli().text(&["audit", "key", "-w", WORKSPACE])?)
-        .context("write the audit key")?;
     let (export, key) = (export.display().to_string(), key.display().to_string());
+    call(world, &["audit", "export", "-w", WORKSPACE, "-o", &export])?;
+    call(world, &["audit", "key", "-w", WORKSPACE, "-o", &key])?;
     call(world, &["audit", "verify", &export, "--key-file", &key])
 }
 
