@@ -87,10 +87,10 @@ const LEASES: usize = 2;
 
 fn operations() -> impl Strategy<Value = Vec<Op>> {
     let want = prop_oneof![
-        Just(Want::Absent),
-        Just(Want::Present),
+        1 => Just(Want::Absent),
+        1 => Just(Want::Present),
         3 => Just(Want::Current),
-        (0..20_usize).prop_map(Want::Earlier),
+        1 => (0..20_usize).prop_map(Want::Earlier),
     ];
     let change = prop_oneof![
         4 => any::<u8>().prop_map(Change::Put),
@@ -638,7 +638,7 @@ macro_rules! suite {
                 random_operations(&$engine, $cases);
             }
 
-            suite!(@ $engine:
+            suite!(@ $engine;
                 limits_are_refused,
                 large_pages_are_cut_short,
                 a_revision_from_elsewhere_is_noticed,
@@ -648,7 +648,7 @@ macro_rules! suite {
             );
         }
     };
-    (@ $engine:expr: $($check:ident,)*) => {
+    (@ $engine:expr; $($check:ident,)*) => {
         $(#[test]
         fn $check() {
             runtime().block_on(super::$check(&$engine));
@@ -740,6 +740,6 @@ mod engines {
     }
 }
 
-suite!(model, engines::Model, 32);
+suite!(the_model, engines::Model, 32);
 suite!(redb_in_memory, engines::Redb::in_memory(), 96);
 suite!(redb_on_file, engines::Redb::on_file(), 16);

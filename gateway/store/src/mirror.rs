@@ -259,3 +259,228 @@ impl Follower {
         Ok(Some((items, rev, events)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, MutexGuard};
+
+    use model::audit_chain::AuditChainKey;
+
+    use super::*;
+    use crate::{Batch, OpenOptions, RedbStore};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// An index that is what it was told, and how often it was told everything.
+    #[derive(Default)]
+    struct Copy(Mutex<Copied>);
+
+    #[derive(Default)]
+    struct Copied {
+        items: BTreeMap<Key, Item>,
+        resets: usize,
+        applied: Vec<usize>,
+    }
+
+    impl Copy {
+        fn see(&self) -> MutexGuard<'_, Copied> {
+            self.0.lock().unwrap()
+        }
+    }
+
+    impl Index for Copy {
+        fn reset(&self, prefix: &Prefix, items: Vec<(Key, Item)>) {
+            let mut copied = self.see();
+            copied
+                .items
+                .retain(|key, _| !prefix.contains(key.as_bytes()));
+            copied.items.extend(items);
+            copied.resets += 1;
+        }
+
+        fn apply(&self, changes: Vec<Change>) {
+            let mut copied = self.see();
+            copied.applied.push(changes.len());
+            for change in changes {
+                match change {
+                    Change::Put { key, item } => drop(copied.items.insert(key, item)),
+                    Change::Delete { key, .. } => drop(copied.items.remove(&key)),
+                }
+            }
+        }
+    }
+
+    struct Scene {
+        store: Arc<RedbStore>,
+        index: Arc<Copy>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    }
+
+    impl Scene {
+        fn new(history: usize) -> Self {
+            let options = OpenOptions::new(AuditChainKey::new([1; 32])).history(history, 1 << 20);
+            Self {
+                store: Arc::new(RedbStore::open_in_memory(options).unwrap()),
+                index: Arc::default(),
+                tasks: TaskTracker::new(),
+                stop: CancellationToken::new(),
+            }
+        }
+
+        async fn mirror(&self, prefixes: &[&str]) -> Mirror {
+            let prefixes = prefixes
+                .iter()
+                .map(|prefix| Prefix::new(prefix).unwrap())
+                .collect();
+            let (store, index) = (Arc::clone(&self.store), Arc::clone(&self.index));
+            Mirror::start(store, prefixes, index, &self.tasks, &self.stop)
+                .await
+                .unwrap()
+        }
+
+        async fn put(&self, keys: &[&str]) -> Rev {
+            let mut batch = Batch::new();
+            for key in keys {
+                batch.put(&Key::new(key).unwrap(), "v");
+            }
+            self.store.commit(batch).await.unwrap()
+        }
+
+        /// The mirrored keys, after comparing every item with the store's.
+        async fn keys(&self, prefixes: &[&str]) -> Vec<String> {
+            let mut items = BTreeMap::new();
+            for prefix in prefixes {
+                let prefix = Prefix::new(prefix).unwrap();
+                let page = self
+                    .store
+                    .list(&prefix, None, 1000, Read::Linearizable)
+                    .await
+                    .unwrap();
+                items.extend(page.items);
+            }
+            assert_eq!(self.index.see().items, items);
+            items.keys().map(Key::to_string).collect()
+        }
+
+        async fn end(&self) {
+            self.tasks.close();
+            tokio::time::timeout(LIMIT, self.tasks.wait())
+                .await
+                .expect("the tasks end");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_is_in_the_index_after_waiting_for_it() {
+        let scene = Scene::new(1000);
+        scene.put(&["a/1", "b/1", "c/1"]).await;
+        let mirror = scene.mirror(&["a/", "b/"]).await;
+        assert_eq!(scene.keys(&["a/", "b/"]).await, ["a/1", "b/1"]);
+
+        let mut batch = Batch::new();
+        batch
+            .delete(&Key::new("b/1").unwrap())
+            .put(&Key::new("a/2").unwrap(), "v");
+        let rev = scene.store.commit(batch).await.unwrap();
+        mirror.wait_for(rev, LIMIT).await.unwrap();
+        assert_eq!(scene.keys(&["a/", "b/"]).await, ["a/1", "a/2"]);
+
+        let elsewhere = scene.put(&["c/2"]).await;
+        mirror.wait_for(elsewhere, LIMIT).await.unwrap();
+        assert!(mirror.rev() >= elsewhere);
+        assert_eq!(scene.index.see().resets, 2, "one per prefix, at the start");
+    }
+
+    #[tokio::test]
+    async fn a_commit_is_applied_whole() {
+        let scene = Scene::new(1000);
+        let mirror = scene.mirror(&["a/"]).await;
+        let rev = scene.put(&["a/1", "a/2", "a/3", "b/1"]).await;
+        mirror.wait_for(rev, LIMIT).await.unwrap();
+        assert_eq!(scene.index.see().applied, [3]);
+    }
+
+    #[tokio::test]
+    async fn after_a_gap_the_index_is_loaded_again() {
+        let scene = Scene::new(2);
+        scene.put(&["a/0"]).await;
+        let mirror = scene.mirror(&["a/"]).await;
+        // More than the history keeps, before the mirror's task can run: this
+        // runtime has one thread and committing does not wait for the mirror.
+        let rev = scene.put(&["a/1", "a/2", "a/3", "a/4"]).await;
+        mirror.wait_for(rev, LIMIT).await.unwrap();
+        assert_eq!(scene.keys(&["a/"]).await.len(), 5);
+        assert_eq!(scene.index.see().resets, 2);
+    }
+
+    #[tokio::test]
+    async fn a_listing_of_many_pages_is_one_state_even_while_it_changes() {
+        let scene = Scene::new(100_000);
+        let names: Vec<_> = (0..2500).map(|n| format!("a/{n:04}")).collect();
+        for some in names.chunks(64) {
+            scene
+                .put(&some.iter().map(String::as_str).collect::<Vec<_>>())
+                .await;
+        }
+        let changing = async {
+            for n in 0..50 {
+                let mut batch = Batch::new();
+                batch.delete(&Key::new(&names[n * 40]).unwrap());
+                batch.put(&Key::new(format!("a/new{n}")).unwrap(), "v");
+                scene.store.commit(batch).await.unwrap();
+            }
+            scene.store.rev()
+        };
+        let (mirror, rev) = tokio::join!(scene.mirror(&["a/"]), changing);
+        mirror.wait_for(rev, LIMIT).await.unwrap();
+        let mut stored = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let prefix = Prefix::new("a/").unwrap();
+            let read = Read::Linearizable;
+            let page = scene
+                .store
+                .list(&prefix, after.as_ref(), 1000, read)
+                .await
+                .unwrap();
+            after = page.items.last().map(|(key, _)| key.clone());
+            stored.extend(page.items);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(stored.len(), 2500);
+        assert_eq!(scene.index.see().items, stored);
+    }
+
+    #[tokio::test]
+    async fn a_revision_that_does_not_come_is_not_waited_for_for_ever() {
+        let scene = Scene::new(1000);
+        let mirror = scene.mirror(&["a/"]).await;
+        let reached = scene.store.rev();
+        let wanted = Rev(reached.0 + 1);
+        let answer = mirror.wait_for(wanted, Duration::from_millis(1)).await;
+        assert_eq!(answer, Err(WaitError::Late { wanted, reached }));
+    }
+
+    #[tokio::test]
+    async fn its_tasks_end_with_the_token_the_mirror_or_the_store() {
+        let scene = Scene::new(1000);
+        let mirror = scene.mirror(&["a/", "b/"]).await;
+        scene.stop.cancel();
+        scene.end().await;
+        let answer = mirror.wait_for(Rev(99), LIMIT).await;
+        assert_eq!(answer, Err(WaitError::Stopped));
+
+        let scene = Scene::new(1000);
+        drop(scene.mirror(&["a/"]).await);
+        scene.end().await;
+        assert!(!scene.stop.is_cancelled());
+
+        let scene = Scene::new(1000);
+        let _mirror = scene.mirror(&["a/"]).await;
+        scene.store.close().await;
+        scene.end().await;
+    }
+}

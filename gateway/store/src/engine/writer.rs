@@ -139,7 +139,6 @@ impl Writer {
         Counters::add(&counters.batches, group.len() as u64);
         self.rev = applied.rev;
         self.ending.clear();
-        self.shared.history.publish(applied.changes, applied.rev);
         for ((_, waiting, _), answer) in group.into_iter().zip(answers) {
             if matches!(answer, Err(CommitError::Conflict { .. })) {
                 Counters::add(&counters.conflicts, 1);
@@ -160,14 +159,14 @@ impl Writer {
             // Twice the fsyncs, and opening after a crash does not read the whole file.
             txn.set_quick_repair(true);
             let written = self.apply_all(&txn, group)?;
-            let dirty = written.applied.dirty;
-            *prepared = Some(written);
-            if !dirty {
+            let written = prepared.insert(written);
+            if !written.applied.dirty {
                 return txn.abort().map_err(tables::unavailable);
             }
             txn.commit().map_err(tables::unavailable)?;
-            let snapshot = Arc::new(Snapshot::new(db)?);
-            *self.snapshot() = Ok(snapshot);
+            let new = Snapshot::new(db)?;
+            let mut snapshot = self.snapshot();
+            self.shared.show(&mut snapshot, new, &mut written.applied);
             Ok(())
         };
         catch_unwind(AssertUnwindSafe(transaction)).unwrap_or_else(|_panic| {
@@ -221,31 +220,25 @@ impl Writer {
     ) -> Result<Option<Written>, CommitError> {
         tracing::error!(%error, rev = %self.rev, "the store could not write; opening it again");
         self.suspicious |= matches!(error, Unavailable::Corrupt(_));
-        let reopened = self.reopen();
+        let mut prepared = prepared;
+        let reopened = self.reopen(prepared.as_mut());
         match (prepared, reopened) {
+            (Some(written), Ok(true)) => Ok(Some(written)),
             (Some(_), Err(_)) => Err(CommitError::Unknown),
-            (Some(written), Ok(rev)) if rev > self.rev && rev == written.applied.rev => {
-                Ok(Some(written))
-            }
             (None | Some(_), Ok(_) | Err(_)) => Err(error.into()),
         }
     }
 
     fn ensure_open(&mut self) -> Result<(), Unavailable> {
-        if self.db.is_some() {
-            return Ok(());
+        match self.db {
+            Some(_) => Ok(()),
+            None => self.reopen(None).map(|_| ()),
         }
-        let rev = self.reopen()?;
-        if rev > self.rev {
-            // The group that was answered with `Unknown` did happen.
-            self.rev = rev;
-            self.shared.history.forget(rev);
-        }
-        Ok(())
     }
 
-    /// Readers wait meanwhile: what they would read is being closed.
-    fn reopen(&mut self) -> Result<Rev, Unavailable> {
+    /// Closes the file and opens it again; whether `prepared` is in it. Readers
+    /// wait meanwhile: what they would read is being closed.
+    fn reopen(&mut self, prepared: Option<&mut Written>) -> Result<bool, Unavailable> {
         let shared = Arc::clone(&self.shared);
         let mut snapshot = lock_snapshot(&shared);
         *snapshot = Err(Unavailable::Closed);
@@ -263,26 +256,44 @@ impl Writer {
             ))),
             reopened => reopened,
         };
-        match reopened {
-            Ok((db, found)) => {
-                let rev = found.rev();
-                self.db = Some(db);
-                *snapshot = Ok(Arc::new(found));
-                self.suspicious = false;
-                Counters::add(&shared.counters.reopened, 1);
-                tracing::info!(%rev, "the store is open again");
-                Ok(rev)
+        let (db, found) = reopened.inspect_err(|error| {
+            tracing::error!(%error, "the store could not be opened again");
+            *snapshot = Err(error.clone());
+        })?;
+        self.db = Some(db);
+        self.suspicious = false;
+        Counters::add(&shared.counters.reopened, 1);
+        tracing::info!(rev = %found.rev(), "the store is open again");
+
+        let before = std::mem::replace(&mut self.rev, found.rev());
+        match prepared {
+            Some(written) if self.rev > before && self.rev == written.applied.rev => {
+                shared.show(&mut snapshot, found, &mut written.applied);
+                Ok(true)
             }
-            Err(error) => {
-                tracing::error!(%error, "the store could not be opened again");
-                *snapshot = Err(error.clone());
-                Err(error)
+            Some(_) | None => {
+                if self.rev > before {
+                    // A group that was answered with `Unknown` did happen.
+                    shared.history.forget(self.rev);
+                }
+                *snapshot = Ok(Arc::new(found));
+                Ok(false)
             }
         }
     }
 
     fn snapshot(&self) -> SnapshotGuard<'_> {
         lock_snapshot(&self.shared)
+    }
+}
+
+impl Shared {
+    /// Makes a group visible. Under the lock, so that whoever reads the new state
+    /// finds it in the history, and whoever is told of it can read it.
+    fn show(&self, snapshot: &mut SnapshotGuard<'_>, new: Snapshot, applied: &mut Applied) {
+        **snapshot = Ok(Arc::new(new));
+        self.history
+            .publish(std::mem::take(&mut applied.changes), applied.rev);
     }
 }
 
