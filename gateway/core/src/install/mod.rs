@@ -69,8 +69,7 @@ pub struct InstallParams<'a> {
     /// The authority behind the link (and HTTPS, when there is no pin):
     /// certificates in PEM, several while one replaces the other.
     pub ca_pem: &'a str,
-    /// The HTTPS key in curl's form, `sha256//<base64>`; several joined by `;`
-    /// while one replaces the other.
+    /// The HTTPS key in curl's form, `sha256//<base64>`.
     pub https_pin: Option<&'a str>,
     /// Public keys that releases are signed with, in the `release` crate's text form.
     pub release_keys: &'a [&'a str],

@@ -237,7 +237,7 @@ fn each_setting_has_its_own_rule() {
             https_pin: Some(&two),
             ..PARAMS
         })
-        .is_ok()
+        .is_err()
     );
     assert!(
         render(&InstallParams {
