@@ -1,0 +1,308 @@
+//! One connection from its first byte to its last.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use api::ProblemCode;
+use axum::body::{Body, Bytes};
+use axum::http::{Request, Response, header};
+use futures_util::FutureExt as _;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
+
+use super::client::{LocalAdmin, client_of};
+use super::stall::Stalling;
+use super::{Server, Settings, Visitor};
+use crate::error::Error;
+use crate::http::problem;
+use crate::tasks::Named;
+
+/// Where requests on a connection come from.
+#[derive(Clone, Copy)]
+enum Origin {
+    Peer(IpAddr),
+    Admin(LocalAdmin),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Server {
+    /// Serves a connection to its end. The slot is given back when it ends or becomes
+    /// something else than HTTP.
+    pub(super) async fn attend(
+        self: Arc<Self>,
+        visitor: Visitor,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        _slot: OwnedSemaphorePermit,
+    ) {
+        let _counted = self.metrics.http_connection();
+        let limit = self.settings.stall;
+        match visitor {
+            Visitor::Admin { stream, uid } => {
+                let stream = Stalling::new(stream, limit, ());
+                self.speak(stream, Origin::Admin(LocalAdmin { uid }), Protocol::Http1).await;
+            }
+            Visitor::Tcp { stream, peer, guard } => {
+                tune(&stream, limit);
+                let stream = Stalling::new(stream, limit, guard);
+                let origin = Origin::Peer(peer.ip());
+                let Some(tls) = tls else {
+                    return self.speak(stream, origin, Protocol::Http1).await;
+                };
+                let handshake = TlsAcceptor::from(tls).accept(stream);
+                match tokio::time::timeout(self.settings.handshake, handshake).await {
+                    Ok(Ok(stream)) => {
+                        let protocol = match stream.get_ref().1.alpn_protocol() {
+                            Some(b"h2") => Protocol::Http2,
+                            _ => Protocol::Http1,
+                        };
+                        self.speak(stream, origin, protocol).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+                }
+            }
+        }
+    }
+
+    async fn speak<S>(self: Arc<Self>, stream: S, origin: Origin, protocol: Protocol)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Arc::new(Activity::new());
+        let service = {
+            let (server, activity) = (Arc::clone(&self), Arc::clone(&activity));
+            service_fn(move |request| {
+                let busy = activity.begin();
+                let server = Arc::clone(&server);
+                async move { Ok::<_, Infallible>(server.answer(request, origin, busy).await) }
+            })
+        };
+        let builder = self.builder(protocol);
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let mut look = tokio::time::interval(look_every(&self.settings));
+        let mut closing = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.tasks.stop().cancelled(), if !closing => {
+                    closing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(error = %model::error_chain(&*error), "HTTP connection ended");
+                    }
+                    return;
+                }
+                _ = look.tick() => {
+                    if activity.exceeds(&self.settings) {
+                        if closing {
+                            return;
+                        }
+                        closing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            }
+        }
+    }
+
+    fn builder(&self, protocol: Protocol) -> auto::Builder<Named> {
+        let settings = &self.settings;
+        let mut builder = auto::Builder::new(Named(self.tasks.clone(), "http.stream"));
+        // hyper's own answer to a head that is too large has no body. It gets twice the
+        // room, so that `answer` can say it in our words as long as that is reasonable.
+        let room = settings.header_bytes.saturating_mul(2);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.head)
+            .max_buf_size(room.max(8 << 10));
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(settings.streams)
+            .max_header_list_size(u32::try_from(room).unwrap_or(u32::MAX))
+            // Streams opened and reset at once ("rapid reset"): a connection that has
+            // this many of them waiting is closed.
+            .max_pending_accept_reset_streams(20)
+            .max_local_error_reset_streams(128)
+            .keep_alive_interval(settings.idle / 3)
+            .keep_alive_timeout(settings.idle / 3);
+        match protocol {
+            Protocol::Http1 => builder.http1_only(),
+            Protocol::Http2 => builder.http2_only(),
+        }
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        origin: Origin,
+        busy: Busy,
+    ) -> Response<Body> {
+        let mut request = request.map(Body::new);
+        if let Some(error) = self.refusal(&request) {
+            return busy.until_sent(problem::respond(&error, None));
+        }
+        match origin {
+            Origin::Admin(admin) => request.extensions_mut().insert(admin).map(drop),
+            Origin::Peer(peer) => {
+                let client = client_of(peer, request.headers(), &self.settings.trusted_proxies);
+                request.extensions_mut().insert(client).map(drop)
+            }
+        };
+        let handled = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
+        let response = match handled.await {
+            Ok(Ok(response)) => response,
+            Err(panic) => {
+                self.tasks.report_panic("http.request", &*panic);
+                let detail = "the gateway has failed; its log has the details";
+                problem::respond(&Error::new(ProblemCode::Internal, detail), None)
+            }
+        };
+        busy.until_sent(response)
+    }
+
+    /// What hyper lets through and we do not.
+    fn refusal(&self, request: &Request<Body>) -> Option<Error> {
+        let fields = request.headers().iter();
+        let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let limit = self.settings.header_bytes;
+        if fields + target > limit {
+            let detail = format!("the request's head has more than {limit} bytes");
+            return Some(Error::new(ProblemCode::HeadersTooLarge, detail));
+        }
+        // Two of them are how requests are smuggled past proxies.
+        if request.headers().get_all(header::HOST).iter().count() > 1 {
+            let detail = "the request names more than one host";
+            return Some(Error::new(ProblemCode::MalformedRequest, detail));
+        }
+        None
+    }
+}
+
+/// Small packets at once, and a peer that has vanished is found out: by unanswered
+/// data, or by probes on a connection that is silent for good reason (event streams).
+fn tune(stream: &TcpStream, limit: Duration) {
+    use rustix::net::sockopt;
+    let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    let tuned = stream
+        .set_nodelay(true)
+        .and_then(|()| Ok(sockopt::set_tcp_user_timeout(stream, millis)?))
+        .and_then(|()| Ok(sockopt::set_socket_keepalive(stream, true)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepidle(stream, limit)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepintvl(stream, limit / 4)?));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "cannot tune an HTTP connection");
+    }
+}
+
+fn look_every(settings: &Settings) -> Duration {
+    (settings.head.min(settings.idle) / 4).max(Duration::from_millis(10))
+}
+
+/// What goes on on a connection.
+struct Activity {
+    began: Instant,
+    requests: AtomicUsize,
+    served: AtomicUsize,
+    /// When the last request ended, in milliseconds since the beginning.
+    last: AtomicU64,
+}
+
+/// A request in progress.
+struct Busy(Arc<Activity>);
+
+impl Activity {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            requests: AtomicUsize::new(0),
+            served: AtomicUsize::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    fn begin(self: &Arc<Self>) -> Busy {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        self.served.fetch_add(1, Ordering::SeqCst);
+        Busy(Arc::clone(self))
+    }
+
+    /// Whether nothing has been asked for too long.
+    fn exceeds(&self, settings: &Settings) -> bool {
+        if self.requests.load(Ordering::SeqCst) > 0 {
+            return false;
+        }
+        let last = Duration::from_millis(self.last.load(Ordering::SeqCst));
+        let idle = self.began.elapsed().saturating_sub(last);
+        let first = self.served.load(Ordering::SeqCst) == 0;
+        idle >= if first { settings.head } else { settings.idle }
+    }
+}
+
+impl Busy {
+    /// The response, which keeps the connection busy until its body is sent or given up.
+    fn until_sent(self, response: Response<Body>) -> Response<Body> {
+        response.map(|body| {
+            if body.is_end_stream() { body } else { Body::new(BusyBody { body, _busy: self }) }
+        })
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let since = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last.store(since, Ordering::SeqCst);
+        self.0.requests.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A response's body during which its connection is busy.
+struct BusyBody {
+    body: Body,
+    _busy: Busy,
+}
+
+impl hyper::body::Body for BusyBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

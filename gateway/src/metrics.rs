@@ -1,0 +1,279 @@
+//! What the gateway counts, in Prometheus' text form.
+//!
+//! Labels take their values from small closed sets (operation ids, outcomes,
+//! carriers), never from what a peer sent: a hostile peer must not be able to grow
+//! the set of series, and no host's name or secret can slip into a label. Callers
+//! pass `&'static str` to make that hard to get wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_store::CommitError;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// The content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// From a cached reply to the slowest request that is waited for.
+const SECONDS: [f64; 11] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// Everything counted. One per process; clones share it.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Family<OperationLabel, Histogram, fn() -> Histogram>,
+    links: Family<CarrierLabel, Gauge>,
+    enrolments: Family<OutcomeLabel, Counter>,
+    refused_handshakes: Family<ReasonLabel, Counter>,
+    hosts: Family<SummaryLabel, Gauge>,
+    panics: Family<TaskLabel, Counter>,
+    commits: Family<OutcomeLabel, Counter>,
+    /// Heartbeats taken in.
+    pub heartbeats: Counter,
+    /// Audit entries written.
+    pub audit_entries: Counter,
+    /// HTTP connections open.
+    pub http_connections: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    operation: &'static str,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabel {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CarrierLabel {
+    carrier: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SummaryLabel {
+    summary: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TaskLabel {
+    task: &'static str,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("loopback");
+        registry.register(
+            "build",
+            "The running gateway",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        let request_seconds: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(SECONDS));
+        let metrics = Self {
+            requests: Family::default(),
+            request_seconds,
+            links: Family::default(),
+            enrolments: Family::default(),
+            refused_handshakes: Family::default(),
+            hosts: Family::default(),
+            panics: Family::default(),
+            commits: Family::default(),
+            heartbeats: Counter::default(),
+            audit_entries: Counter::default(),
+            http_connections: Gauge::default(),
+            registry: Arc::default(),
+        };
+        registry.register("http_requests", "HTTP requests answered", metrics.requests.clone());
+        registry.register(
+            "http_request_duration_seconds",
+            "Time from a request's head to its reply's head",
+            metrics.request_seconds.clone(),
+        );
+        registry.register(
+            "http_connections",
+            "HTTP connections open",
+            metrics.http_connections.clone(),
+        );
+        registry.register("links", "Agents connected", metrics.links.clone());
+        registry.register("enrolments", "Enrolments asked for", metrics.enrolments.clone());
+        registry.register(
+            "refused_handshakes",
+            "Agent connections refused before they were links",
+            metrics.refused_handshakes.clone(),
+        );
+        registry.register("heartbeats", "Heartbeats taken in", metrics.heartbeats.clone());
+        registry.register(
+            "commits",
+            "Batches sent to the store",
+            metrics.commits.clone(),
+        );
+        registry.register(
+            "audit_entries",
+            "Audit entries written",
+            metrics.audit_entries.clone(),
+        );
+        registry.register("hosts", "Hosts by state", metrics.hosts.clone());
+        registry.register("panics", "Panics caught", metrics.panics.clone());
+        Self { registry: Arc::new(registry), ..metrics }
+    }
+
+    /// A request to `operation` was answered with `status` after `took`.
+    pub fn request(&self, operation: &'static str, status: u16, took: Duration) {
+        let status = match status {
+            100..200 => "1xx",
+            200..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.get_or_create(&RequestLabels { operation, status }).inc();
+        self.request_seconds.get_or_create(&OperationLabel { operation }).observe(took.as_secs_f64());
+    }
+
+    /// A link opened over `carrier`; it counts until the guard is dropped.
+    pub fn link(&self, carrier: &'static str) -> Counted {
+        Counted::new(self.links.get_or_create_owned(&CarrierLabel { carrier }))
+    }
+
+    /// An HTTP connection opened; it counts until the guard is dropped.
+    pub fn http_connection(&self) -> Counted {
+        Counted::new(self.http_connections.clone())
+    }
+
+    /// An enrolment ended with `outcome`.
+    pub fn enrolment(&self, outcome: &'static str) {
+        self.enrolments.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// An agent's connection was refused for `reason`.
+    pub fn refused_handshake(&self, reason: &'static str) {
+        self.refused_handshakes.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// A batch was committed.
+    pub fn committed(&self) {
+        self.commit("committed");
+    }
+
+    /// A batch was not committed, or nobody knows.
+    pub fn commit_failed(&self, error: &CommitError) {
+        self.commit(match error {
+            CommitError::Conflict { .. } => "conflict",
+            CommitError::Unavailable(_) => "unavailable",
+            CommitError::Unknown { .. } => "unknown",
+            CommitError::Fenced { .. } => "fenced",
+            _ => "invalid",
+        });
+    }
+
+    fn commit(&self, outcome: &'static str) {
+        self.commits.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// `count` hosts are in the state `summary`.
+    pub fn hosts(&self, summary: &'static str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.hosts.get_or_create(&SummaryLabel { summary }).set(count);
+    }
+
+    /// `task` panicked.
+    pub fn panic(&self, task: &'static str) {
+        self.panics.get_or_create(&TaskLabel { task }).inc();
+    }
+
+    /// All of it as text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Only a formatter that fails fails here, and a String does not.
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(std::fmt::Error) => "# EOF\n".to_owned(),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Something that is counted while it exists.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_shown() {
+        let metrics = Metrics::new();
+        metrics.request("list_hosts", 200, Duration::from_millis(3));
+        metrics.request("list_hosts", 404, Duration::from_millis(3));
+        metrics.enrolment("joined");
+        metrics.refused_handshake("unknown_issuer");
+        metrics.commit("conflict");
+        metrics.hosts("connected", 7);
+        metrics.panic("liveness");
+        metrics.heartbeats.inc();
+        metrics.audit_entries.inc_by(3);
+        let udp = metrics.link("udp");
+        let dropped = metrics.link("websocket");
+        drop(dropped);
+        let text = metrics.encode();
+        for line in [
+            "loopback_http_requests_total{operation=\"list_hosts\",status=\"2xx\"} 1",
+            "loopback_http_requests_total{operation=\"list_hosts\",status=\"4xx\"} 1",
+            "loopback_http_request_duration_seconds_bucket{le=\"0.005\",operation=\"list_hosts\"} 2",
+            "loopback_links{carrier=\"udp\"} 1",
+            "loopback_links{carrier=\"websocket\"} 0",
+            "loopback_enrolments_total{outcome=\"joined\"} 1",
+            "loopback_refused_handshakes_total{reason=\"unknown_issuer\"} 1",
+            "loopback_commits_total{outcome=\"conflict\"} 1",
+            "loopback_hosts{summary=\"connected\"} 7",
+            "loopback_panics_total{task=\"liveness\"} 1",
+            "loopback_heartbeats_total 1",
+            "loopback_audit_entries_total 3",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+        drop(udp);
+    }
+}
