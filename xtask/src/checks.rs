@@ -62,7 +62,7 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
         });
     }
     let all: Vec<_> = scenarios::ALL.iter().collect();
-    if let Err(error) = play::play(workspace, &all, &mut report) {
+    if let Err(error) = play::play(workspace, &["--workspace"], &all, &mut report) {
         report.step("e2e", || Err(error));
     }
     Ok(report.finish())

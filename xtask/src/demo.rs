@@ -23,7 +23,10 @@ use e2e::{
 use lexopt::{Arg, Parser, ValueExt};
 use serde_json::Value;
 
-use crate::{play::Built, workspace::Workspace};
+use crate::{
+    play::{Built, PRODUCT},
+    workspace::Workspace,
+};
 
 /// From a started agent to a connected host; a second or two, unless the machine is busy.
 const JOIN: Duration = Duration::from_secs(60);
@@ -45,7 +48,7 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
         Needs::INSTALLED_HOSTS
     };
     needs.met()?;
-    let built = Built::build(workspace, needs)?;
+    let built = Built::build(workspace, PRODUCT, needs)?;
     match play(&built.programs, hosts, stay) {
         // Stopping it is how one ends a demo.
         Err(error) if error.is::<interrupt::Interrupted>() => {}
