@@ -19,6 +19,7 @@ use crate::{lookup, parse};
 
 /// Flags that every command takes.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Globals {
     /// Context to use instead of the current one
     #[arg(
@@ -26,28 +27,27 @@ pub struct Globals {
         global = true,
         env = "LOOPBACK_CONTEXT",
         hide_env_values = true,
-        value_name = "NAME",
-        help_heading = "Global options"
+        value_name = "NAME"
     )]
     pub context: Option<String>,
-    /// Form of the answer
+    /// Form of the answer: table or json
     #[arg(
         long,
         global = true,
         value_enum,
         default_value_t,
-        value_name = "FORMAT",
-        help_heading = "Global options"
+        hide_possible_values = true,
+        value_name = "FORMAT"
     )]
     pub output: Format,
     /// Leave the headers of tables out
-    #[arg(long, global = true, help_heading = "Global options")]
+    #[arg(long, global = true)]
     pub no_headers: bool,
     /// Do not ask before what cannot be undone
-    #[arg(long, short, global = true, help_heading = "Global options")]
+    #[arg(long, short, global = true)]
     pub yes: bool,
     /// How long one attempt at a call may take
-    #[arg(long, global = true, value_parser = parse::duration, default_value = "30s", value_name = "DURATION", help_heading = "Global options")]
+    #[arg(long, global = true, value_parser = parse::duration, default_value = "30s", value_name = "DURATION")]
     pub timeout: Duration,
     /// Ticket to note in the audit trail
     #[arg(
@@ -55,12 +55,11 @@ pub struct Globals {
         global = true,
         env = "LOOPBACK_TICKET",
         hide_env_values = true,
-        value_name = "ID",
-        help_heading = "Global options"
+        value_name = "ID"
     )]
     pub ticket: Option<String>,
     /// Tell every call on standard error
-    #[arg(long, short, global = true, help_heading = "Global options")]
+    #[arg(long, short, global = true)]
     pub verbose: bool,
 }
 

@@ -18,7 +18,7 @@ use crate::parse::word;
 pub(super) enum Command {
     /// Show the authorities and how far a rotation has come
     Show {
-        /// Print their certificates in PEM instead, newest trust first
+        /// Print their certificates in PEM instead
         #[arg(long)]
         pem: bool,
     },
