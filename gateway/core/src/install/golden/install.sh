@@ -90,6 +90,7 @@ layout() {
   LOGS=/var/log/loopback-agent
   RUNTIME=/run/loopback-agent
   SERVICE=loopback-agent.service
+  SLICE=loopback.slice
   UNIT=/etc/systemd/system/$SERVICE
   LOCK=$ROOT/run/loopback-agent-install.lock
   RELEASE_URL=$LB_URL/v1/agent/releases/$LB_CHANNEL/$LB_VERSION
@@ -852,14 +853,14 @@ explain_failure() {
     printf 'error: %s\n' 'installed and enrolled, but not linked: the agent goes on trying. See loopback-agent doctor' >&2
     exit 3
   fi
-  die "the agent could not join; this host is as it was before"
+  die 'the agent could not join'
 }
 
 # Runs from finish with errors ignored: each step is tried whatever the others did.
 roll_back() {
-  say 'undoing' >&2
   if [ "$START" = true ] && [ "$SERVICE_WANTED" = true ] && [ ! -f "$STAGE/old-unit" ]; then
     systemctl disable --now "$SERVICE" >/dev/null 2>&1
+    systemctl stop "$SLICE" >/dev/null 2>&1
   fi
   each_file restore_file
   if [ -f "$STAGE/old-agent" ]; then mv -f "$STAGE/old-agent" "$ROOT$BIN"; else rm -f "$ROOT$BIN"; fi
@@ -876,6 +877,7 @@ roll_back() {
       systemctl stop "$SERVICE" >/dev/null 2>&1
     fi
   fi
+  say 'put back: this host is as it was before' >&2
 }
 
 restore_file() {
@@ -993,6 +995,8 @@ uninstall() {
   deregister
   if command -v systemctl >/dev/null 2>&1; then
     systemctl disable --now "$SERVICE" >/dev/null 2>&1 || :
+    # And with it whatever the agent had systemd run for operators.
+    systemctl stop "$SLICE" >/dev/null 2>&1 || :
   fi
   rm -rf "$ROOT$UNIT" "$ROOT$UNIT.d" "$ROOT$BIN" "$ROOT$CONF" "$ROOT$STATE" "$ROOT$RUNTIME"
   rm -f "$ROOT/etc/systemd/system/multi-user.target.wants/$SERVICE"

@@ -57,6 +57,7 @@ layout() {
   LOGS=/var/log/loopback-agent
   RUNTIME=/run/loopback-agent
   SERVICE=loopback-agent.service
+  SLICE=loopback.slice
   UNIT=/etc/systemd/system/$SERVICE
   LOCK=$ROOT/run/loopback-agent-install.lock
   RELEASE_URL=$LB_URL/v1/agent/releases/$LB_CHANNEL/$LB_VERSION

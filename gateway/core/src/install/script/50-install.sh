@@ -216,14 +216,14 @@ explain_failure() {
     printf 'error: %s\n' 'installed and enrolled, but not linked: the agent goes on trying. See loopback-agent doctor' >&2
     exit 3
   fi
-  die "the agent could not join; this host is as it was before"
+  die 'the agent could not join'
 }
 
 # Runs from finish with errors ignored: each step is tried whatever the others did.
 roll_back() {
-  say 'undoing' >&2
   if [ "$START" = true ] && [ "$SERVICE_WANTED" = true ] && [ ! -f "$STAGE/old-unit" ]; then
     systemctl disable --now "$SERVICE" >/dev/null 2>&1
+    systemctl stop "$SLICE" >/dev/null 2>&1
   fi
   each_file restore_file
   if [ -f "$STAGE/old-agent" ]; then mv -f "$STAGE/old-agent" "$ROOT$BIN"; else rm -f "$ROOT$BIN"; fi
@@ -240,6 +240,7 @@ roll_back() {
       systemctl stop "$SERVICE" >/dev/null 2>&1
     fi
   fi
+  say 'put back: this host is as it was before' >&2
 }
 
 restore_file() {

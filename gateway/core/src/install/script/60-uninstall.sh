@@ -19,6 +19,8 @@ uninstall() {
   deregister
   if command -v systemctl >/dev/null 2>&1; then
     systemctl disable --now "$SERVICE" >/dev/null 2>&1 || :
+    # And with it whatever the agent had systemd run for operators.
+    systemctl stop "$SLICE" >/dev/null 2>&1 || :
   fi
   rm -rf "$ROOT$UNIT" "$ROOT$UNIT.d" "$ROOT$BIN" "$ROOT$CONF" "$ROOT$STATE" "$ROOT$RUNTIME"
   rm -f "$ROOT/etc/systemd/system/multi-user.target.wants/$SERVICE"

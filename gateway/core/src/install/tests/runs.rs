@@ -241,7 +241,7 @@ fn a_first_installation_that_cannot_join_leaves_nothing() {
             .expect(1, "https ok, udp blocked, link down")
             .expect(
                 1,
-                "error: the agent could not join; this host is as it was before",
+                "error: the agent could not join\nput back: this host is as it was before",
             );
         let mut left = host.left();
         left.remove("run/loopback-agent"); // systemd's to remove, and the fake does not

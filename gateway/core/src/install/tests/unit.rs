@@ -16,6 +16,8 @@ fn the_unit_names_no_secret_and_stops_as_documented() {
         "Type=notify",
         "Restart=always",
         "KillMode=mixed",
+        // The uninstaller stops it by this name.
+        "Slice=loopback.slice",
         "StartLimitIntervalSec=0",
         "OOMScoreAdjust=-500",
         "Wants=network-online.target",
