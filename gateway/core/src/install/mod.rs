@@ -5,7 +5,7 @@
 //! template engine was rejected: with one block there is exactly one place
 //! where a hostile value could break out, and no escaping is needed there,
 //! because every value first passes the narrow alphabet of its field
-//! ([`alphabet`]) and none of them contains a quote. So what a value looks like
+//! (`alphabet`) and none of them contains a quote. So what a value looks like
 //! in the configuration is what it looks like in the script, and anything
 //! surprising is refused with the field's name instead of being made harmless.
 //!
