@@ -118,7 +118,8 @@ pub struct Operation {
 impl Operation {
     /// The operation that `E` declares.
     pub fn of<E: Endpoint>() -> Self {
-        let present = |name: &str, schema: SchemaOf| (name != "Nothing" && name != "Raw").then_some(schema);
+        let present =
+            |name: &str, schema: SchemaOf| (name != "Nothing" && name != "Raw").then_some(schema);
         Self {
             id: E::ID,
             method: E::METHOD,
@@ -130,8 +131,12 @@ impl Operation {
             problems: E::PROBLEMS,
             path_schema: |generator| E::Path::json_schema(generator),
             query_schema: |generator| E::Query::json_schema(generator),
-            body_schema: present(&E::Body::schema_name(), |generator| generator.subschema_for::<E::Body>()),
-            reply_schema: present(&E::Reply::schema_name(), |generator| generator.subschema_for::<E::Reply>()),
+            body_schema: present(&E::Body::schema_name(), |generator| {
+                generator.subschema_for::<E::Body>()
+            }),
+            reply_schema: present(&E::Reply::schema_name(), |generator| {
+                generator.subschema_for::<E::Reply>()
+            }),
         }
     }
 }

@@ -21,7 +21,10 @@ pub fn document(operations: &[Operation], version: &str) -> Value {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     for operation in operations {
         let item = paths.entry(operation.path).or_default();
-        item.insert(operation.method.as_str().to_lowercase(), describe(operation, &mut generator));
+        item.insert(
+            operation.method.as_str().to_lowercase(),
+            describe(operation, &mut generator),
+        );
     }
     generator.subschema_for::<Problem>();
     let schemas = generator.take_definitions(true);
@@ -127,7 +130,11 @@ pub fn problems_of(operation: &Operation) -> Vec<ProblemCode> {
         codes.push(Code::NotFound);
     }
     if operation.body_schema.is_some() {
-        codes.extend([Code::BodyTooLarge, Code::UnsupportedMediaType, Code::Invalid]);
+        codes.extend([
+            Code::BodyTooLarge,
+            Code::UnsupportedMediaType,
+            Code::Invalid,
+        ]);
     }
     if operation.method != Method::Get {
         codes.extend([Code::StorageFull, Code::Conflict]);
@@ -144,7 +151,12 @@ pub fn problems_of(operation: &Operation) -> Vec<ProblemCode> {
 /// The fields of an object schema as parameters.
 fn parameters_of(schema: Schema, place: &str) -> Vec<Value> {
     let schema = schema.to_value();
-    let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<_> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let fields = schema["properties"].as_object();
     let describe = |(name, schema): (&String, &Value)| {
         let mut parameter = json!({
@@ -163,7 +175,9 @@ fn parameters_of(schema: Schema, place: &str) -> Vec<Value> {
 
 /// `/v1/workspaces/{workspace}/hosts/{host}` is about `hosts`.
 fn tag(path: &str) -> &str {
-    let words = path.split('/').filter(|word| !word.is_empty() && !word.starts_with('{'));
+    let words = path
+        .split('/')
+        .filter(|word| !word.is_empty() && !word.starts_with('{'));
     let words: Vec<_> = words.collect();
     match words.as_slice() {
         ["v1", "workspaces" | "projects", about, ..] | ["v1", about, ..] => about,
@@ -173,5 +187,7 @@ fn tag(path: &str) -> &str {
 
 /// The schema of `T` alone, for tests.
 pub fn schema_of<T: JsonSchema>() -> Value {
-    SchemaGenerator::default().into_root_schema_for::<T>().to_value()
+    SchemaGenerator::default()
+        .into_root_schema_for::<T>()
+        .to_value()
 }

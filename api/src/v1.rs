@@ -10,7 +10,9 @@ pub mod people;
 pub mod system;
 pub mod tenancy;
 
-use model::ids::{AgentTokenId, ApiKeyId, HostId, ProjectId, RoleBindingId, RoleId, UserId, WorkspaceId};
+use model::ids::{
+    AgentTokenId, ApiKeyId, HostId, ProjectId, RoleBindingId, RoleId, UserId, WorkspaceId,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

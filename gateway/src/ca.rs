@@ -169,13 +169,20 @@ impl CertificateAuthority {
     ) -> Result<Self, CaError> {
         files::ensure_private_dir(dir)?;
         let path = dir.join(FILE);
-        let damaged = |what| CaError::Damaged { path: path.clone(), what };
+        let damaged = |what| CaError::Damaged {
+            path: path.clone(),
+            what,
+        };
         let bytes = files::read_private(&path, FILE_LIMIT)?
             .ok_or_else(|| damaged("it is missing although the deployment has state".to_owned()))?;
         let state = State::from_bytes(&bytes).map_err(damaged)?;
         if state.deployment != deployment {
             let found = state.deployment;
-            return Err(CaError::Deployment { path, found, wanted: deployment });
+            return Err(CaError::Deployment {
+                path,
+                found,
+                wanted: deployment,
+            });
         }
         let trust = TrustStore::new(state.bundle()?);
         let https = HttpsIdentity::open(dir, https, &state.active, now)?;
@@ -249,11 +256,21 @@ impl CertificateAuthority {
     /// for the next one: at half of its life, or sooner after a rotation.
     pub fn issue_gateway(&self, now: Timestamp) -> Result<(Credentials, Timestamp), CaError> {
         let key = profile::new_key()?;
-        let identity = CertIdentity::Gateway { deployment: self.deployment };
+        let identity = CertIdentity::Gateway {
+            deployment: self.deployment,
+        };
         let state = self.state.load();
-        let leaf =
-            profile::issue(&state.active, &Subject::Link(identity), &key, now, OWN_LIFETIME)?;
-        let credentials = Credentials { certificate: leaf.certificate, key: key.into() };
+        let leaf = profile::issue(
+            &state.active,
+            &Subject::Link(identity),
+            &key,
+            now,
+            OWN_LIFETIME,
+        )?;
+        let credentials = Credentials {
+            certificate: leaf.certificate,
+            key: key.into(),
+        };
         Ok((credentials, half_of(now, leaf.not_after)))
     }
 

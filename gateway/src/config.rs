@@ -233,14 +233,21 @@ impl Default for Agents {
 impl Default for AgentTokens {
     fn default() -> Self {
         // A working day with its time zones; a year of image building.
-        Self { short_validity: days(1), long_validity: days(365) }
+        Self {
+            short_validity: days(1),
+            long_validity: days(365),
+        }
     }
 }
 
 impl Default for MassLoss {
     fn default() -> Self {
         // Below 5 hosts a share says nothing. A rack is some 30 % of a small site.
-        Self { fraction: 0.3, minimum_hosts: 5, window: seconds(60) }
+        Self {
+            fraction: 0.3,
+            minimum_hosts: 5,
+            window: seconds(60),
+        }
     }
 }
 
@@ -262,7 +269,10 @@ impl Default for Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
     }
 }
 
@@ -281,12 +291,16 @@ impl Config {
     /// The address agents and people are told when none is configured can only be
     /// this machine's own.
     pub fn public_url_or_local(&self, bound: SocketAddr) -> PublicUrl {
-        self.public_url.clone().unwrap_or_else(|| PublicUrl::localhost(bound.port()))
+        self.public_url
+            .clone()
+            .unwrap_or_else(|| PublicUrl::localhost(bound.port()))
     }
 
     /// Folder of the releases.
     pub fn releases_dir(&self) -> PathBuf {
-        self.releases_dir.clone().unwrap_or_else(|| self.state_dir.join("releases"))
+        self.releases_dir
+            .clone()
+            .unwrap_or_else(|| self.state_dir.join("releases"))
     }
 
     /// Heartbeats and thresholds where a workspace does not say otherwise.
@@ -317,7 +331,10 @@ impl Config {
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let bytes = files::read_public(path, FILE_LIMIT).map_err(ConfigError::Read)?;
-        let refuse = |reason: String| ConfigError::Parse { path: path.to_owned(), reason };
+        let refuse = |reason: String| ConfigError::Parse {
+            path: path.to_owned(),
+            reason,
+        };
         let text = str::from_utf8(&bytes).map_err(|_| refuse("it is not UTF-8".to_owned()))?;
         toml::from_str(text).map_err(|error| refuse(error.to_string()))
     }
@@ -346,7 +363,10 @@ impl Config {
             return Err(invalid("state_dir", "must name a folder"));
         }
         if self.https_certificate.is_some() != self.https_key.is_some() {
-            return Err(invalid("https_certificate", "needs https_key, and the reverse"));
+            return Err(invalid(
+                "https_certificate",
+                "needs https_key, and the reverse",
+            ));
         }
         if let Some(address) = self.insecure_http_listen
             && !address.ip().to_canonical().is_loopback()
@@ -361,7 +381,12 @@ impl Config {
         self.agent_tokens.check()?;
         self.mass_loss.check()?;
         self.limits.check()?;
-        between("shutdown_drain", self.shutdown_drain, Duration::ZERO, seconds(3600))
+        between(
+            "shutdown_drain",
+            self.shutdown_drain,
+            Duration::ZERO,
+            seconds(3600),
+        )
     }
 }
 
@@ -379,23 +404,51 @@ impl Agents {
             );
             return Err(invalid("agents.grace_after_start", reason));
         }
-        between("agents.certificate_lifetime", self.certificate_lifetime, seconds(1), LONGEST)?;
-        between("agents.late_return", self.late_return, Duration::ZERO, LONGEST)?;
-        between("agents.ephemeral_retire_after", self.ephemeral_retire_after, seconds(1), LONGEST)
+        between(
+            "agents.certificate_lifetime",
+            self.certificate_lifetime,
+            seconds(1),
+            LONGEST,
+        )?;
+        between(
+            "agents.late_return",
+            self.late_return,
+            Duration::ZERO,
+            LONGEST,
+        )?;
+        between(
+            "agents.ephemeral_retire_after",
+            self.ephemeral_retire_after,
+            seconds(1),
+            LONGEST,
+        )
     }
 }
 
 impl AgentTokens {
     fn check(&self) -> Result<(), ConfigError> {
-        between("agent_tokens.short_validity", self.short_validity, seconds(1), LONGEST)?;
-        between("agent_tokens.long_validity", self.long_validity, self.short_validity, LONGEST)
+        between(
+            "agent_tokens.short_validity",
+            self.short_validity,
+            seconds(1),
+            LONGEST,
+        )?;
+        between(
+            "agent_tokens.long_validity",
+            self.long_validity,
+            self.short_validity,
+            LONGEST,
+        )
     }
 }
 
 impl MassLoss {
     fn check(&self) -> Result<(), ConfigError> {
         if !(self.fraction > 0.0 && self.fraction <= 1.0) {
-            return Err(invalid("mass_loss.fraction", "must be above 0 and at most 1"));
+            return Err(invalid(
+                "mass_loss.fraction",
+                "must be above 0 and at most 1",
+            ));
         }
         if self.minimum_hosts == 0 {
             return Err(invalid("mass_loss.minimum_hosts", "must be at least 1"));
@@ -423,10 +476,19 @@ impl Limits {
 
     fn check(&self) -> Result<(), ConfigError> {
         let counts = [
-            ("limits.requests_per_key_per_second", self.requests_per_key_per_second),
+            (
+                "limits.requests_per_key_per_second",
+                self.requests_per_key_per_second,
+            ),
             ("limits.requests_per_key_burst", self.requests_per_key_burst),
-            ("limits.failed_auth_per_source_per_minute", self.failed_auth_per_source_per_minute),
-            ("limits.enrolments_per_source_per_minute", self.enrolments_per_source_per_minute),
+            (
+                "limits.failed_auth_per_source_per_minute",
+                self.failed_auth_per_source_per_minute,
+            ),
+            (
+                "limits.enrolments_per_source_per_minute",
+                self.enrolments_per_source_per_minute,
+            ),
         ];
         if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(invalid(key, "must be at least 1"));
@@ -436,9 +498,17 @@ impl Limits {
             // Below 8 KiB hyper does not go, and cookies and tokens need their room.
             ("limits.header_bytes", self.header_bytes, 8 << 10, 1 << 20),
             ("limits.connections", self.connections, 16, 1 << 20),
-            ("limits.connections_per_source", self.connections_per_source, 4, 1 << 20),
+            (
+                "limits.connections_per_source",
+                self.connections_per_source,
+                4,
+                1 << 20,
+            ),
         ];
-        match sizes.into_iter().find(|(_, size, least, most)| size < least || size > most) {
+        match sizes
+            .into_iter()
+            .find(|(_, size, least, most)| size < least || size > most)
+        {
             Some((key, _, least, most)) => {
                 Err(invalid(key, format!("must be from {least} to {most}")))
             }
@@ -467,7 +537,10 @@ fn between(
 }
 
 fn invalid(key: &'static str, reason: impl Into<String>) -> ConfigError {
-    ConfigError::Invalid { key, reason: reason.into() }
+    ConfigError::Invalid {
+        key,
+        reason: reason.into(),
+    }
 }
 
 const fn seconds(count: u64) -> Duration {

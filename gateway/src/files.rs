@@ -44,7 +44,9 @@ pub enum FileError {
         wanted: u32,
     },
     /// Not what this program wrote.
-    #[error("{path} has more than {limit} bytes, so it is not what belongs there: restore it from a backup")]
+    #[error(
+        "{path} has more than {limit} bytes, so it is not what belongs there: restore it from a backup"
+    )]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -65,9 +67,10 @@ pub enum FileError {
 /// existing folder is private.
 pub fn ensure_private_dir(path: &Path) -> Result<(), FileError> {
     match fs::metadata(path) {
-        Ok(found) if !found.is_dir() => {
-            Err(FileError::WrongKind { path: path.to_owned(), wanted: "folder" })
-        }
+        Ok(found) if !found.is_dir() => Err(FileError::WrongKind {
+            path: path.to_owned(),
+            wanted: "folder",
+        }),
         Ok(found) => check_mode(path, found.permissions().mode(), 0o077, 0o700),
         Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new()
             .recursive(true)
@@ -141,23 +144,35 @@ fn read(
 ) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
     // A pipe in its place must not block the start.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = match OpenOptions::new().read(true).custom_flags(nonblocking).open(path) {
+    let file = match OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)
+    {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("open", path)(error)),
     };
     let found = file.metadata().map_err(io_error("look at", path))?;
     if !found.is_file() {
-        return Err(FileError::WrongKind { path: path.to_owned(), wanted: "file" });
+        return Err(FileError::WrongKind {
+            path: path.to_owned(),
+            wanted: "file",
+        });
     }
     check_mode(path, found.permissions().mode(), forbidden, wanted)?;
     if found.len() > limit {
-        return Err(FileError::TooLarge { path: path.to_owned(), limit });
+        return Err(FileError::TooLarge {
+            path: path.to_owned(),
+            limit,
+        });
     }
     // Room for all of it at once: a growing buffer would leave copies in freed memory.
     let room = usize::try_from(found.len()).unwrap_or(0).saturating_add(1);
     let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    file.take(limit).read_to_end(&mut bytes).map_err(io_error("read", path))?;
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(io_error("read", path))?;
     Ok(Some(bytes))
 }
 
@@ -165,7 +180,11 @@ fn check_mode(path: &Path, mode: u32, forbidden: u32, wanted: u32) -> Result<(),
     if mode & forbidden == 0 {
         Ok(())
     } else {
-        Err(FileError::TooOpen { path: path.to_owned(), mode: mode & 0o7777, wanted })
+        Err(FileError::TooOpen {
+            path: path.to_owned(),
+            mode: mode & 0o7777,
+            wanted,
+        })
     }
 }
 
@@ -185,7 +204,8 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> Result<PathBuf, FileError> {
         .mode(0o600)
         .open(&temporary)
         .map_err(io_error("create", &temporary))?;
-    file.write_all(bytes).map_err(io_error("write", &temporary))?;
+    file.write_all(bytes)
+        .map_err(io_error("write", &temporary))?;
     file.sync_all().map_err(io_error("sync", &temporary))?;
     Ok(temporary)
 }
@@ -206,7 +226,11 @@ fn absent(path: &Path) -> FileError {
 }
 
 fn io_error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
-    move |source| FileError::Io { verb, path: path.to_owned(), source }
+    move |source| FileError::Io {
+        verb,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -227,8 +251,15 @@ mod tests {
         write_private(&path, b"old").unwrap();
         write_private(&path, b"new").unwrap();
         assert_eq!(mode(&path), 0o600);
-        assert_eq!(read_private(&path, 100).unwrap().unwrap().as_slice(), b"new");
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "no temporary is left");
+        assert_eq!(
+            read_private(&path, 100).unwrap().unwrap().as_slice(),
+            b"new"
+        );
+        assert_eq!(
+            fs::read_dir(&dir).unwrap().count(),
+            1,
+            "no temporary is left"
+        );
     }
 
     #[test]
@@ -237,7 +268,10 @@ mod tests {
         let path = root.path().join("secret");
         fs::write(root.path().join(".secret.tmp"), "half").unwrap();
         write_private(&path, b"whole").unwrap();
-        assert_eq!(read_private(&path, 100).unwrap().unwrap().as_slice(), b"whole");
+        assert_eq!(
+            read_private(&path, 100).unwrap().unwrap().as_slice(),
+            b"whole"
+        );
         assert_eq!(mode(&path), 0o600);
     }
 
@@ -247,7 +281,10 @@ mod tests {
         let path = root.path().join("secret");
         assert!(create_private(&path, b"first").unwrap());
         assert!(!create_private(&path, b"second").unwrap());
-        assert_eq!(read_private(&path, 100).unwrap().unwrap().as_slice(), b"first");
+        assert_eq!(
+            read_private(&path, 100).unwrap().unwrap().as_slice(),
+            b"first"
+        );
         assert!(remove_private(&path).unwrap());
         assert!(!remove_private(&path).unwrap());
         assert!(read_private(&path, 100).unwrap().is_none());
@@ -261,19 +298,34 @@ mod tests {
         let set = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         set(0o640);
         let text = read_private(&path, 100).unwrap_err().to_string();
-        assert!(text.contains("secret is open to others (mode 640)"), "{text}");
+        assert!(
+            text.contains("secret is open to others (mode 640)"),
+            "{text}"
+        );
         assert!(text.contains("chmod 600"), "{text}");
-        assert!(read_operator_secret(&path, 100).is_ok(), "a group may share a TLS key");
+        assert!(
+            read_operator_secret(&path, 100).is_ok(),
+            "a group may share a TLS key"
+        );
         set(0o644);
-        assert!(matches!(read_operator_secret(&path, 100), Err(FileError::TooOpen { .. })));
+        assert!(matches!(
+            read_operator_secret(&path, 100),
+            Err(FileError::TooOpen { .. })
+        ));
         assert!(read_public(&path, 100).is_ok());
         set(0o646);
-        assert!(matches!(read_public(&path, 100), Err(FileError::TooOpen { .. })));
+        assert!(matches!(
+            read_public(&path, 100),
+            Err(FileError::TooOpen { .. })
+        ));
 
         let dir = root.path().join("dir");
         fs::create_dir(&dir).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(ensure_private_dir(&dir), Err(FileError::TooOpen { .. })));
+        assert!(matches!(
+            ensure_private_dir(&dir),
+            Err(FileError::TooOpen { .. })
+        ));
     }
 
     #[test]
@@ -281,10 +333,22 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("secret");
         write_private(&path, &[0; 101]).unwrap();
-        assert!(matches!(read_private(&path, 100), Err(FileError::TooLarge { .. })));
+        assert!(matches!(
+            read_private(&path, 100),
+            Err(FileError::TooLarge { .. })
+        ));
         assert!(read_private(&path, 101).is_ok());
-        assert!(matches!(read_private(root.path(), 100), Err(FileError::WrongKind { .. })));
-        assert!(matches!(ensure_private_dir(&path), Err(FileError::WrongKind { .. })));
-        assert!(matches!(read_public(&root.path().join("no"), 9), Err(FileError::Io { .. })));
+        assert!(matches!(
+            read_private(root.path(), 100),
+            Err(FileError::WrongKind { .. })
+        ));
+        assert!(matches!(
+            ensure_private_dir(&path),
+            Err(FileError::WrongKind { .. })
+        ));
+        assert!(matches!(
+            read_public(&root.path().join("no"), 9),
+            Err(FileError::Io { .. })
+        ));
     }
 }

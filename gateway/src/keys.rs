@@ -73,7 +73,9 @@ pub enum KeysError {
 
 /// Whether two digests are the same, in constant time.
 pub fn equal(one: &[u8; 32], other: &[u8; 32]) -> bool {
-    one.iter().zip(other).fold(0, |differing, (a, b)| std::hint::black_box(differing | (a ^ b))) == 0
+    one.iter().zip(other).fold(0, |differing, (a, b)| {
+        std::hint::black_box(differing | (a ^ b))
+    }) == 0
 }
 
 /// The server's secrets. One per process, shared.
@@ -161,11 +163,16 @@ impl ServerKeys {
     /// Decrypts what [`seal`](Self::seal) made with the same `context`; nothing when it
     /// is damaged, belongs elsewhere, or was sealed under another key.
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let [SEAL_VERSION, rest @ ..] = sealed else { return None };
+        let [SEAL_VERSION, rest @ ..] = sealed else {
+            return None;
+        };
         let (nonce, body) = rest.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut body = Zeroizing::new(body.to_vec());
-        let plain = self.seal.open_in_place(nonce, Aad::from(context), &mut body).ok()?;
+        let plain = self
+            .seal
+            .open_in_place(nonce, Aad::from(context), &mut body)
+            .ok()?;
         let length = plain.len();
         body.truncate(length);
         Some(body)
@@ -189,7 +196,9 @@ pub struct OwnerSecret {
 impl OwnerSecret {
     /// The secret of the deployment in `state_dir`, whether or not the file is there.
     pub fn at(state_dir: &Path) -> Self {
-        Self { path: state_dir.join("owner.secret") }
+        Self {
+            path: state_dir.join("owner.secret"),
+        }
     }
 
     /// Makes the file unless it is there: for a deployment without an owner.
@@ -249,10 +258,16 @@ fn parse(text: &[u8]) -> Result<Key, &'static str> {
     let (Some(encoded), Some(check), None) = (parts.next(), parts.next(), parts.next()) else {
         return Err("cut short");
     };
-    let bytes = BASE64.decode(encoded.as_bytes()).map_err(|_| "not base64")?;
+    let bytes = BASE64
+        .decode(encoded.as_bytes())
+        .map_err(|_| "not base64")?;
     let bytes = Zeroizing::new(bytes);
     let key = Key::new(bytes.as_slice().try_into().map_err(|_| "not 32 bytes")?);
-    if check_value(&key) == check { Ok(key) } else { Err("its check value does not fit") }
+    if check_value(&key) == check {
+        Ok(key)
+    } else {
+        Err("its check value does not fit")
+    }
 }
 
 /// Against copying errors and bad disks; says nothing about the key, whose 256 bits
@@ -294,7 +309,10 @@ mod tests {
         assert!(again.matches(&[7; 32], &stored));
         assert!(!again.matches(&[8; 32], &stored));
         assert_eq!(keys.audit_key(), again.audit_key());
-        assert_eq!(again.open(b"a", &keys.seal(b"a", b"x")).unwrap().as_slice(), b"x");
+        assert_eq!(
+            again.open(b"a", &keys.seal(b"a", b"x")).unwrap().as_slice(),
+            b"x"
+        );
     }
 
     #[test]
@@ -324,7 +342,10 @@ mod tests {
     fn a_missing_key_is_made_only_when_asked_for() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("keys");
-        assert!(matches!(ServerKeys::load(&dir), Err(KeysError::Missing { .. })));
+        assert!(matches!(
+            ServerKeys::load(&dir),
+            Err(KeysError::Missing { .. })
+        ));
         assert!(!dir.join(FILE).exists());
     }
 
@@ -334,7 +355,10 @@ mod tests {
         let sealed = keys.seal(b"secret/1", b"hunter2");
         assert!(!sealed.windows(7).any(|part| part == b"hunter2"));
         assert_ne!(sealed, keys.seal(b"secret/1", b"hunter2"));
-        assert_eq!(keys.open(b"secret/1", &sealed).unwrap().as_slice(), b"hunter2");
+        assert_eq!(
+            keys.open(b"secret/1", &sealed).unwrap().as_slice(),
+            b"hunter2"
+        );
         assert_eq!(keys.open(b"secret/2", &sealed), None);
         for at in 0..sealed.len() {
             let mut bytes = sealed.clone();

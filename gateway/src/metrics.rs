@@ -22,7 +22,9 @@ use prometheus_client::registry::Registry;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// From a cached reply to the slowest request that is waited for.
-const SECONDS: [f64; 11] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+const SECONDS: [f64; 11] = [
+    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
+];
 
 /// Everything counted. One per process; clones share it.
 #[derive(Clone, Debug)]
@@ -105,7 +107,11 @@ impl Metrics {
             http_connections: Gauge::default(),
             registry: Arc::default(),
         };
-        registry.register("http_requests", "HTTP requests answered", metrics.requests.clone());
+        registry.register(
+            "http_requests",
+            "HTTP requests answered",
+            metrics.requests.clone(),
+        );
         registry.register(
             "http_request_duration_seconds",
             "Time from a request's head to its reply's head",
@@ -117,13 +123,21 @@ impl Metrics {
             metrics.http_connections.clone(),
         );
         registry.register("links", "Agents connected", metrics.links.clone());
-        registry.register("enrolments", "Enrolments asked for", metrics.enrolments.clone());
+        registry.register(
+            "enrolments",
+            "Enrolments asked for",
+            metrics.enrolments.clone(),
+        );
         registry.register(
             "refused_handshakes",
             "Agent connections refused before they were links",
             metrics.refused_handshakes.clone(),
         );
-        registry.register("heartbeats", "Heartbeats taken in", metrics.heartbeats.clone());
+        registry.register(
+            "heartbeats",
+            "Heartbeats taken in",
+            metrics.heartbeats.clone(),
+        );
         registry.register(
             "commits",
             "Batches sent to the store",
@@ -136,7 +150,10 @@ impl Metrics {
         );
         registry.register("hosts", "Hosts by state", metrics.hosts.clone());
         registry.register("panics", "Panics caught", metrics.panics.clone());
-        Self { registry: Arc::new(registry), ..metrics }
+        Self {
+            registry: Arc::new(registry),
+            ..metrics
+        }
     }
 
     /// A request to `operation` was answered with `status` after `took`.
@@ -148,8 +165,12 @@ impl Metrics {
             400..500 => "4xx",
             _ => "5xx",
         };
-        self.requests.get_or_create(&RequestLabels { operation, status }).inc();
-        self.request_seconds.get_or_create(&OperationLabel { operation }).observe(took.as_secs_f64());
+        self.requests
+            .get_or_create(&RequestLabels { operation, status })
+            .inc();
+        self.request_seconds
+            .get_or_create(&OperationLabel { operation })
+            .observe(took.as_secs_f64());
     }
 
     /// A link opened over `carrier`; it counts until the guard is dropped.
@@ -164,12 +185,16 @@ impl Metrics {
 
     /// An enrolment ended with `outcome`.
     pub fn enrolment(&self, outcome: &'static str) {
-        self.enrolments.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.enrolments
+            .get_or_create(&OutcomeLabel { outcome })
+            .inc();
     }
 
     /// An agent's connection was refused for `reason`.
     pub fn refused_handshake(&self, reason: &'static str) {
-        self.refused_handshakes.get_or_create(&ReasonLabel { reason }).inc();
+        self.refused_handshakes
+            .get_or_create(&ReasonLabel { reason })
+            .inc();
     }
 
     /// A batch was committed.
@@ -182,8 +207,8 @@ impl Metrics {
         self.commit(match error {
             CommitError::Conflict { .. } => "conflict",
             CommitError::Unavailable(_) => "unavailable",
-            CommitError::Unknown { .. } => "unknown",
-            CommitError::Fenced { .. } => "fenced",
+            CommitError::Unknown => "unknown",
+            CommitError::Fenced => "fenced",
             _ => "invalid",
         });
     }
@@ -195,7 +220,9 @@ impl Metrics {
     /// `count` hosts are in the state `summary`.
     pub fn hosts(&self, summary: &'static str, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.hosts.get_or_create(&SummaryLabel { summary }).set(count);
+        self.hosts
+            .get_or_create(&SummaryLabel { summary })
+            .set(count);
     }
 
     /// `task` panicked.
@@ -271,7 +298,10 @@ mod tests {
             "loopback_heartbeats_total 1",
             "loopback_audit_entries_total 3",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is missing in\n{text}"
+            );
         }
         assert!(text.ends_with("# EOF\n"));
         drop(udp);

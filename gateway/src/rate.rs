@@ -30,12 +30,18 @@ impl Quota {
     /// nothing for a period after the first.
     pub fn per(count: u32, period: Duration) -> Self {
         let burst = count.max(1);
-        Self { burst, interval: (period / burst).max(Duration::from_nanos(1)) }
+        Self {
+            burst,
+            interval: (period / burst).max(Duration::from_nanos(1)),
+        }
     }
 
     /// The same long-run rate with room for `burst` at once.
     pub fn with_burst(self, burst: u32) -> Self {
-        Self { burst: burst.max(1), ..self }
+        Self {
+            burst: burst.max(1),
+            ..self
+        }
     }
 
     /// Decides about one more at `now`, for a bucket that is full again at `full_at`.
@@ -61,7 +67,12 @@ pub struct Limits<K> {
 impl<K: Eq + Hash + Clone> Limits<K> {
     /// One bucket per key. Remembers at most `capacity` keys.
     pub fn new(quota: Quota, capacity: usize) -> Self {
-        Self { quota, capacity: capacity.max(1), bucket_of: K::clone, full_at: Mutex::default() }
+        Self {
+            quota,
+            capacity: capacity.max(1),
+            bucket_of: K::clone,
+            full_at: Mutex::default(),
+        }
     }
 
     /// Takes one from the bucket of `key`. Refused: how long to wait.
@@ -94,14 +105,20 @@ impl<K: Eq + Hash + Clone> Limits<K> {
 
     /// How many keys are remembered.
     pub fn remembered(&self) -> usize {
-        self.full_at.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.full_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 }
 
 impl Limits<IpAddr> {
     /// One bucket per [`source_of`] an address.
     pub fn by_source(quota: Quota, capacity: usize) -> Self {
-        Self { bucket_of: |address| source_of(*address), ..Self::new(quota, capacity) }
+        Self {
+            bucket_of: |address| source_of(*address),
+            ..Self::new(quota, capacity)
+        }
     }
 }
 
@@ -122,7 +139,11 @@ pub fn source_of(address: IpAddr) -> IpAddr {
 fn make_room<K: Eq + Hash>(full_at: &mut HashMap<K, Duration>, capacity: usize, now: Duration) {
     full_at.retain(|_, at| *at > now);
     let keep = capacity - capacity.div_ceil(8);
-    let Some(surplus) = full_at.len().checked_sub(keep).filter(|surplus| *surplus > 0) else {
+    let Some(surplus) = full_at
+        .len()
+        .checked_sub(keep)
+        .filter(|surplus| *surplus > 0)
+    else {
         return;
     };
     let mut moments: Vec<Duration> = full_at.values().copied().collect();

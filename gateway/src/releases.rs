@@ -92,12 +92,19 @@ pub struct Offer {
 impl Releases {
     /// The releases that `config` names, looked at once.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        Ok(Self::open(config.releases_dir(), config.trusted_release_keys()?))
+        Ok(Self::open(
+            config.releases_dir(),
+            config.trusted_release_keys()?,
+        ))
     }
 
     /// The releases in `dir` that one of `keys` has signed, looked at once.
     pub fn open(dir: PathBuf, keys: Vec<PublicKey>) -> Self {
-        let releases = Self(Arc::new(Inner { dir, keys, slots: Default::default() }));
+        let releases = Self(Arc::new(Inner {
+            dir,
+            keys,
+            slots: Default::default(),
+        }));
         releases.look();
         releases
     }
@@ -138,12 +145,22 @@ impl Releases {
         if self.0.keys.is_empty() {
             return Err(NoRelease::NoKeys);
         }
-        let offer = self.0.slot(channel).offer.read().unwrap_or_else(PoisonError::into_inner);
+        let offer = self
+            .0
+            .slot(channel)
+            .offer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let absent = || Err(NoRelease::Absent(self.0.dir.join(channel.as_str())));
         let offer = offer.clone().unwrap_or_else(absent)?;
         if offer.manifest.expires <= now {
-            let Manifest { version, expires, .. } = &offer.manifest;
-            return Err(NoRelease::Expired { version: version.clone(), expired: *expires });
+            let Manifest {
+                version, expires, ..
+            } = &offer.manifest;
+            return Err(NoRelease::Expired {
+                version: version.clone(),
+                expired: *expires,
+            });
         }
         Ok(offer)
     }
@@ -157,10 +174,7 @@ impl Releases {
         if self.0.keys.is_empty() || *seen == found {
             return;
         }
-        let loaded = match &found {
-            None => None,
-            Some(_) => Some(load(&dir, &self.0.keys, channel, now)),
-        };
+        let loaded = found.as_ref().map(|_| load(&dir, &self.0.keys, channel, now));
         *seen = found;
         drop(seen);
         let mut offer = slot.offer.write().unwrap_or_else(PoisonError::into_inner);
@@ -223,20 +237,40 @@ fn load(
     channel: Channel,
     now: Timestamp,
 ) -> Result<Offer, ReleaseError> {
-    let channel = match channel {
-        Channel::Stable => release::Channel::Stable,
-        Channel::Unstable => release::Channel::Unstable,
+    let expect = Expect {
+        now,
+        min_number: 0,
+        channel: Some(channel),
     };
-    let expect = Expect { now, min_number: 0, channel: Some(channel) };
     let release: Release = release::load_release(dir, keys, expect)?;
     let mut files = BTreeMap::new();
     for file in &release.manifest().files {
-        files.insert(file.name.clone(), release.read(&file.os, &file.arch)?.into());
+        files.insert(
+            file.name.clone(),
+            release.read(&file.os, &file.arch)?.into(),
+        );
     }
     // Last, so that no binary can take their place.
-    files.insert(MANIFEST_NAME.to_owned(), Bytes::copy_from_slice(release.manifest_bytes()));
-    files.insert(SIGNATURE_NAME.to_owned(), Bytes::copy_from_slice(release.signature().as_bytes()));
-    Ok(Offer { manifest: release.manifest().clone(), files })
+    files.insert(
+        MANIFEST_NAME.to_owned(),
+        Bytes::copy_from_slice(release.manifest_bytes()),
+    );
+    files.insert(
+        SIGNATURE_NAME.to_owned(),
+        Bytes::copy_from_slice(release.signature().as_bytes()),
+    );
+    Ok(Offer {
+        manifest: release.manifest().clone(),
+        files,
+    })
+}
+
+/// The API's word for a channel in that of releases.
+fn in_release(channel: Channel) -> release::Channel {
+    match channel {
+        Channel::Stable => release::Channel::Stable,
+        Channel::Unstable => release::Channel::Unstable,
+    }
 }
 
 /// The stamps of everything in a folder; nothing when there is none.
@@ -269,7 +303,10 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            Self { root: tempfile::tempdir().unwrap(), key: SigningKey::generate().unwrap() }
+            Self {
+                root: tempfile::tempdir().unwrap(),
+                key: SigningKey::generate().unwrap(),
+            }
         }
 
         fn publish(&self, channel: Channel, version: &str, key: &SigningKey) {
@@ -277,12 +314,16 @@ mod tests {
             fs::write(&binary, format!("agent {version}")).unwrap();
             let created = Timestamp::now();
             let draft = Draft {
-                channel: version_channel(channel),
+                channel: in_release(channel),
                 version: version.to_owned(),
                 number: 1,
                 created,
                 expires: created + Duration::from_secs(3600),
-                files: vec![DraftFile { os: "linux".into(), arch: "x86_64".into(), source: binary }],
+                files: vec![DraftFile {
+                    os: "linux".into(),
+                    arch: "x86_64".into(),
+                    source: binary,
+                }],
             };
             let dir = self.root.path().join("releases");
             fs::create_dir_all(&dir).unwrap();
@@ -299,10 +340,6 @@ mod tests {
         }
     }
 
-    fn version_channel(channel: Channel) -> release::Channel {
-        channel.as_str().parse().unwrap()
-    }
-
     #[test]
     fn a_signed_release_is_offered_by_the_names_in_its_manifest_only() {
         let fixture = Fixture::new();
@@ -312,10 +349,23 @@ mod tests {
         let releases = fixture.releases();
         let offer = releases.channel(Channel::Stable).unwrap();
         assert_eq!(offer.manifest().version, "1.0.0");
-        assert_eq!(offer.file("loopback-agent-linux-x86_64").unwrap(), "agent 1.0.0");
-        assert_eq!(offer.file("manifest.json").unwrap(), fs::read(dir.join("manifest.json")).unwrap());
+        assert_eq!(
+            offer.file("loopback-agent-linux-x86_64").unwrap(),
+            "agent 1.0.0"
+        );
+        assert_eq!(
+            offer.file("manifest.json").unwrap(),
+            fs::read(dir.join("manifest.json")).unwrap()
+        );
         assert!(offer.file("manifest.json.sig").is_some());
-        for name in ["unlisted", "", ".", "../stable/manifest.json", "/etc/passwd", "Manifest.json"] {
+        for name in [
+            "unlisted",
+            "",
+            ".",
+            "../stable/manifest.json",
+            "/etc/passwd",
+            "Manifest.json",
+        ] {
             assert_eq!(offer.file(name), None, "{name} was handed out");
         }
         let absent = releases.channel(Channel::Unstable).unwrap_err();
@@ -329,7 +379,14 @@ mod tests {
         assert!(releases.channel(Channel::Stable).is_err());
         fixture.publish(Channel::Stable, "1.0.0", &fixture.key);
         releases.look();
-        let version = || releases.channel(Channel::Stable).unwrap().manifest().version.clone();
+        let version = || {
+            releases
+                .channel(Channel::Stable)
+                .unwrap()
+                .manifest()
+                .version
+                .clone()
+        };
         assert_eq!(version(), "1.0.0");
         fixture.publish(Channel::Stable, "1.1.0", &fixture.key);
         releases.look();
@@ -340,15 +397,24 @@ mod tests {
         releases.look();
         assert_eq!(version(), "1.1.0");
         fixture.publish(Channel::Stable, "1.2.0", &fixture.key);
-        let binary = fixture.root.path().join("releases/stable/loopback-agent-linux-x86_64");
+        let binary = fixture
+            .root
+            .path()
+            .join("releases/stable/loopback-agent-linux-x86_64");
         fs::write(binary, "agent 1.x.0").unwrap();
         releases.look();
         let offer = releases.channel(Channel::Stable).unwrap();
-        assert_eq!(offer.file("loopback-agent-linux-x86_64").unwrap(), "agent 1.1.0");
+        assert_eq!(
+            offer.file("loopback-agent-linux-x86_64").unwrap(),
+            "agent 1.1.0"
+        );
 
         fs::remove_dir_all(fixture.root.path().join("releases/stable")).unwrap();
         releases.look();
-        assert!(matches!(releases.channel(Channel::Stable), Err(NoRelease::Absent(_))));
+        assert!(matches!(
+            releases.channel(Channel::Stable),
+            Err(NoRelease::Absent(_))
+        ));
     }
 
     #[test]
@@ -360,7 +426,11 @@ mod tests {
         fixture.publish(Channel::Unstable, "1.0.0", &SigningKey::generate().unwrap());
         let releases = fixture.releases();
         let text = |channel| releases.channel(channel).unwrap_err().to_string();
-        assert!(text(Channel::Stable).contains("is of channel unstable"), "{}", text(Channel::Stable));
+        assert!(
+            text(Channel::Stable).contains("is of channel unstable"),
+            "{}",
+            text(Channel::Stable)
+        );
         assert!(text(Channel::Unstable).contains("not among the trusted keys"));
     }
 
@@ -382,7 +452,10 @@ mod tests {
         let fixture = Fixture::new();
         fixture.publish(Channel::Stable, "1.0.0", &fixture.key);
         let releases = Releases::open(fixture.root.path().join("releases"), Vec::new());
-        assert_eq!(releases.channel(Channel::Stable).unwrap_err(), NoRelease::NoKeys);
+        assert_eq!(
+            releases.channel(Channel::Stable).unwrap_err(),
+            NoRelease::NoKeys
+        );
         assert!(releases.public_keys().is_empty());
     }
 }

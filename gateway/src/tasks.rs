@@ -120,7 +120,10 @@ impl Tasks {
             let failure = match tasks.watch(name, task).await {
                 Ok(()) if tasks.stopping() => return,
                 Ok(()) => Failure::Ended { task: name },
-                Err(message) => Failure::Panicked { task: name, message },
+                Err(message) => Failure::Panicked {
+                    task: name,
+                    message,
+                },
             };
             tracing::error!(task = name, "stopping: a task that must not end has ended");
             tasks.state().failure.get_or_insert(failure);
@@ -160,7 +163,10 @@ impl Tasks {
     pub async fn finish(&self, limit: Duration) -> Vec<&'static str> {
         self.0.stop.cancel();
         self.0.tracker.close();
-        if tokio::time::timeout(limit, self.0.tracker.wait()).await.is_ok() {
+        if tokio::time::timeout(limit, self.0.tracker.wait())
+            .await
+            .is_ok()
+        {
             return Vec::new();
         }
         let late: Vec<_> = self.state().running.keys().copied().collect();
@@ -223,7 +229,10 @@ struct Running {
 impl Running {
     fn new(tasks: &Tasks, name: &'static str) -> Self {
         *tasks.state().running.entry(name).or_default() += 1;
-        Self { tasks: tasks.clone(), name }
+        Self {
+            tasks: tasks.clone(),
+            name,
+        }
     }
 }
 
@@ -262,8 +271,15 @@ mod tests {
     #[tokio::test]
     async fn a_panic_costs_its_task_and_is_counted() {
         let (tasks, metrics) = tasks();
-        tasks.spawn("clumsy", async { panic!("dropped {}", "it") }).await.unwrap();
-        assert!(metrics.encode().contains("loopback_panics_total{task=\"clumsy\"} 1"));
+        tasks
+            .spawn("clumsy", async { panic!("dropped {}", "it") })
+            .await
+            .unwrap();
+        assert!(
+            metrics
+                .encode()
+                .contains("loopback_panics_total{task=\"clumsy\"} 1")
+        );
         assert!(!tasks.stop().is_cancelled());
         assert_eq!(tasks.running("clumsy"), 0);
         assert_eq!(tasks.finish(LIMIT).await, Vec::<&str>::new());
@@ -279,7 +295,10 @@ mod tests {
         other.await.unwrap();
         assert_eq!(
             tasks.failure(),
-            Some(Failure::Panicked { task: "heart", message: "broke".to_owned() })
+            Some(Failure::Panicked {
+                task: "heart",
+                message: "broke".to_owned()
+            })
         );
     }
 
@@ -311,7 +330,10 @@ mod tests {
         let (tasks, _) = tasks();
         assert_eq!(tasks.blocking("sum", || 1 + 1).await, Ok(2));
         assert_eq!(
-            tasks.blocking("sum", || panic!("no")).await.map(|(): ()| ()),
+            tasks
+                .blocking("sum", || panic!("no"))
+                .await
+                .map(|(): ()| ()),
             Err(Panicked("sum"))
         );
     }

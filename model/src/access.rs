@@ -34,7 +34,10 @@ pub struct Rule {
 impl Rule {
     /// A rule for every environment.
     pub fn everywhere(allow: Pattern) -> Self {
-        Self { allow, environments: Vec::new() }
+        Self {
+            allow,
+            environments: Vec::new(),
+        }
     }
 
     fn allows(&self, permission: Permission, environment: Option<Environment>) -> bool {
@@ -42,7 +45,8 @@ impl Rule {
     }
 
     fn counts_in(&self, environment: Option<Environment>) -> bool {
-        self.environments.is_empty() || environment.is_some_and(|environment| self.environments.contains(&environment))
+        self.environments.is_empty()
+            || environment.is_some_and(|environment| self.environments.contains(&environment))
     }
 
     /// Everywhere `None`, else each environment named.
@@ -86,12 +90,25 @@ pub struct Authority {
 impl Authority {
     /// Whether `permission` is allowed at `scope`. `environment` is the
     /// workspace's, when the scope is a workspace.
-    pub fn allows(&self, permission: Permission, scope: &Scope, environment: Option<Environment>) -> bool {
+    pub fn allows(
+        &self,
+        permission: Permission,
+        scope: &Scope,
+        environment: Option<Environment>,
+    ) -> bool {
         let held = self.holdings.iter().any(|holding| {
-            holding.scope.covers(scope) && holding.rules.iter().any(|rule| rule.allows(permission, environment))
+            holding.scope.covers(scope)
+                && holding
+                    .rules
+                    .iter()
+                    .any(|rule| rule.allows(permission, environment))
         });
         let within = self.limits.as_ref().is_none_or(|limits| {
-            limits.scope.covers(scope) && limits.rules.iter().any(|rule| rule.allows(permission, environment))
+            limits.scope.covers(scope)
+                && limits
+                    .rules
+                    .iter()
+                    .any(|rule| rule.allows(permission, environment))
         });
         held && within
     }
@@ -99,23 +116,38 @@ impl Authority {
     /// Whether anything at all is allowed at `scope` or below it: without that,
     /// what lies there must look absent.
     pub fn sees(&self, scope: &Scope, environment: Option<Environment>) -> bool {
-        Permission::ALL.iter().any(|permission| self.allows(*permission, scope, environment))
+        Permission::ALL
+            .iter()
+            .any(|permission| self.allows(*permission, scope, environment))
     }
 
     /// Whether a caller could hand out `rules` at `scope` without giving more
     /// than it has.
     pub fn covers(&self, scope: &Scope, rules: &[Rule]) -> bool {
-        rules.iter().all(|wanted| wanted.places().into_iter().all(|place| self.covers_one(scope, &wanted.allow, place)))
+        rules.iter().all(|wanted| {
+            wanted
+                .places()
+                .into_iter()
+                .all(|place| self.covers_one(scope, &wanted.allow, place))
+        })
     }
 
     /// `place` of `None` means every environment, which only an unnarrowed
     /// rule, or rules for each environment, covers.
     fn covers_one(&self, scope: &Scope, wanted: &Pattern, place: Option<Environment>) -> bool {
         let gives = |outer: &Scope, rules: &[Rule]| {
-            outer.covers(scope) && rules.iter().any(|rule| rule.allow.covers(wanted) && rule.counts_in(place))
+            outer.covers(scope)
+                && rules
+                    .iter()
+                    .any(|rule| rule.allow.covers(wanted) && rule.counts_in(place))
         };
-        self.holdings.iter().any(|holding| gives(&holding.scope, &holding.rules))
-            && self.limits.as_ref().is_none_or(|limits| gives(&limits.scope, &limits.rules))
+        self.holdings
+            .iter()
+            .any(|holding| gives(&holding.scope, &holding.rules))
+            && self
+                .limits
+                .as_ref()
+                .is_none_or(|limits| gives(&limits.scope, &limits.rules))
     }
 }
 
@@ -140,12 +172,16 @@ impl BuiltInRole {
 
     /// Its name as a typed one.
     pub fn typed_name(&self) -> Name {
-        self.name.parse().expect("a test parses every built-in name")
+        self.name
+            .parse()
+            .expect("a test parses every built-in name")
     }
 
     /// Its description as typed text.
     pub fn typed_description(&self) -> Text {
-        self.description.parse().expect("a test parses every built-in description")
+        self.description
+            .parse()
+            .expect("a test parses every built-in description")
     }
 }
 

@@ -12,7 +12,9 @@ use crate::ids::HostId;
 use crate::names::Text;
 
 /// Whether the host belongs to the fleet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Membership {
     /// In the inventory; no agent has joined yet.
@@ -26,7 +28,9 @@ pub enum Membership {
 }
 
 /// Whether the gateway hears from the host, by the gateway's receive time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Connectivity {
     /// No agent was ever linked.
@@ -52,7 +56,9 @@ pub enum Carrier {
 }
 
 /// The one word a table shows for a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Summary {
     /// No agent yet.
@@ -75,7 +81,11 @@ pub enum Summary {
 
 /// Derives the word for a table. What needs a decision wins over what is
 /// planned, and what is planned over what is observed.
-pub fn summary(membership: Membership, connectivity: Connectivity, in_maintenance: bool) -> Summary {
+pub fn summary(
+    membership: Membership,
+    connectivity: Connectivity,
+    in_maintenance: bool,
+) -> Summary {
     match (membership, connectivity) {
         (Membership::Retired, _) => Summary::Retired,
         (Membership::Quarantined, _) => Summary::Quarantined,
@@ -83,7 +93,9 @@ pub fn summary(membership: Membership, connectivity: Connectivity, in_maintenanc
         (Membership::Managed, _) if in_maintenance => Summary::Maintenance,
         (Membership::Managed, Connectivity::Connected) => Summary::Connected,
         (Membership::Managed, Connectivity::Late) => Summary::Late,
-        (Membership::Managed, Connectivity::Unreachable | Connectivity::Never) => Summary::Unreachable,
+        (Membership::Managed, Connectivity::Unreachable | Connectivity::Never) => {
+            Summary::Unreachable
+        }
         (Membership::Managed, Connectivity::Unconfirmed) => Summary::Unconfirmed,
     }
 }

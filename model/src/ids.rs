@@ -26,7 +26,11 @@ struct Article(&'static str);
 
 impl fmt::Display for Article {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let article = if self.0.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
+        let article = if self.0.starts_with(['a', 'e', 'i', 'o']) {
+            "an"
+        } else {
+            "a"
+        };
         write!(f, "{article} {}", self.0)
     }
 }
@@ -44,6 +48,11 @@ macro_rules! ids {
             /// An id born at `now`; `random` must come from a secure source.
             pub fn new(now: Timestamp, random: [u8; 10]) -> Self {
                 Self(assemble(now, random))
+            }
+
+            /// The 128 bits, big-endian.
+            pub fn to_bytes(self) -> [u8; 16] {
+                self.0.to_be_bytes()
             }
         }
 
@@ -179,7 +188,10 @@ mod tests {
     fn an_id_of_another_kind_is_refused_with_the_form_expected() {
         let token = AgentTokenId::new(Timestamp::from_millis(7), [7; 10]).to_string();
         let error = token.parse::<HostId>().unwrap_err().to_string();
-        assert_eq!(error, "not a host id; a host id looks like `hst_` and 26 letters and digits");
+        assert_eq!(
+            error,
+            "not a host id; a host id looks like `hst_` and 26 letters and digits"
+        );
     }
 
     proptest! {

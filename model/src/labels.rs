@@ -10,7 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadLabel {
     /// The key is outside its alphabet.
-    #[error("label key `{0}` must have 1 to 63 of a-z, A-Z, 0-9, `.`, `_`, `-`, `/` and begin with a letter or digit")]
+    #[error(
+        "label key `{0}` must have 1 to 63 of a-z, A-Z, 0-9, `.`, `_`, `-`, `/` and begin with a letter or digit"
+    )]
     Key(String),
     /// The value is outside its alphabet.
     #[error("the value of label `{0}` must have at most 63 of a-z, A-Z, 0-9, `.`, `_`, `-`")]
@@ -61,7 +63,9 @@ impl Labels {
 
     /// All pairs in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     /// Whether there are none.
@@ -115,11 +119,18 @@ impl JsonSchema for Labels {
 
 pub(crate) fn valid_key(key: &str) -> bool {
     key.len() <= 63
-        && key.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
-        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
+        && key
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
 }
 
 pub(crate) fn valid_value(value: &str) -> bool {
     value.len() <= 63
-        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }

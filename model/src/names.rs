@@ -14,7 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// The text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a name has 1 to {} of a-z, 0-9 and `-`, and begins and ends with a letter or digit", Name::MAX_LEN)]
+#[error(
+    "a name has 1 to {} of a-z, 0-9 and `-`, and begins and ends with a letter or digit",
+    Name::MAX_LEN
+)]
 pub struct NotAName;
 
 /// A slug: `web-eu-1`.
@@ -42,7 +45,11 @@ impl FromStr for Name {
             && text.bytes().all(inner)
             && edge(text.bytes().next())
             && edge(text.bytes().last());
-        if good { Ok(Self(text.to_owned())) } else { Err(NotAName) }
+        if good {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotAName)
+        }
     }
 }
 
@@ -54,7 +61,9 @@ impl fmt::Display for Name {
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -75,7 +84,10 @@ impl JsonSchema for Name {
 
 /// The text cannot be shown on one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("text must be one line of at most {} characters without control characters", Text::MAX_CHARS)]
+#[error(
+    "text must be one line of at most {} characters without control characters",
+    Text::MAX_CHARS
+)]
 pub struct NotPlainText;
 
 /// One line of text written by a person: a description, a display name, a reason.
@@ -118,7 +130,9 @@ impl fmt::Display for Text {
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -141,7 +155,13 @@ impl JsonSchema for Text {
 pub fn clean(text: &str, max_chars: usize) -> String {
     text.chars()
         .take(max_chars)
-        .map(|letter| if drives_a_terminal(letter) { char::REPLACEMENT_CHARACTER } else { letter })
+        .map(|letter| {
+            if drives_a_terminal(letter) {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                letter
+            }
+        })
         .collect()
 }
 
@@ -161,14 +181,28 @@ mod tests {
         for good in ["a", "web-1", "0", &"x".repeat(63)] {
             assert!(good.parse::<Name>().is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "A", "a b", "a'b", "$(x)", "ä", "a\n", &"x".repeat(64)] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a b",
+            "a'b",
+            "$(x)",
+            "ä",
+            "a\n",
+            &"x".repeat(64),
+        ] {
             assert!(bad.parse::<Name>().is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn machine_text_cannot_drive_a_terminal() {
-        assert_eq!(clean("a\x1b[31mb\u{202e}c\nd", 100), "a\u{fffd}[31mb\u{fffd}c\u{fffd}d");
+        assert_eq!(
+            clean("a\x1b[31mb\u{202e}c\nd", 100),
+            "a\u{fffd}[31mb\u{fffd}c\u{fffd}d"
+        );
         assert_eq!(clean("ääää", 2), "ää");
     }
 }

@@ -160,7 +160,10 @@ impl FromStr for Permission {
     type Err = NoSuchPermission;
 
     fn from_str(text: &str) -> Result<Self, NoSuchPermission> {
-        let found = Self::ALL.iter().copied().find(|permission| permission.as_str() == text);
+        let found = Self::ALL
+            .iter()
+            .copied()
+            .find(|permission| permission.as_str() == text);
         found.ok_or_else(|| NoSuchPermission(crate::names::clean(text, 128)))
     }
 }
@@ -173,7 +176,9 @@ impl Serialize for Permission {
 
 impl<'de> Deserialize<'de> for Permission {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -183,7 +188,10 @@ impl JsonSchema for Permission {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let names: Vec<_> = Self::ALL.iter().map(|permission| permission.as_str()).collect();
+        let names: Vec<_> = Self::ALL
+            .iter()
+            .map(|permission| permission.as_str())
+            .collect();
         schemars::json_schema!({ "type": "string", "enum": names })
     }
 }
@@ -226,8 +234,14 @@ impl FromStr for Pattern {
     type Err = BadPattern;
 
     fn from_str(text: &str) -> Result<Self, BadPattern> {
-        let known = Permission::ALL.iter().any(|permission| is_prefix(text, permission.as_str()));
-        if known { Ok(Self(text.to_owned())) } else { Err(BadPattern(crate::names::clean(text, 128))) }
+        let known = Permission::ALL
+            .iter()
+            .any(|permission| is_prefix(text, permission.as_str()));
+        if known {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadPattern(crate::names::clean(text, 128)))
+        }
     }
 }
 
@@ -243,7 +257,13 @@ impl<'de> Deserialize<'de> for Pattern {
     /// pattern allows nothing here. Requests are checked with [`str::parse`].
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        if well_formed(&text) { Ok(Self(text)) } else { Err(de::Error::custom(BadPattern(crate::names::clean(&text, 128)))) }
+        if well_formed(&text) {
+            Ok(Self(text))
+        } else {
+            Err(de::Error::custom(BadPattern(crate::names::clean(
+                &text, 128,
+            ))))
+        }
     }
 }
 
@@ -251,7 +271,12 @@ impl<'de> Deserialize<'de> for Pattern {
 fn well_formed(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 128
-        && text.split('.').all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+        && text.split('.').all(|word| {
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        })
 }
 
 impl JsonSchema for Pattern {
@@ -270,7 +295,8 @@ impl JsonSchema for Pattern {
 }
 
 fn is_prefix(prefix: &str, name: &str) -> bool {
-    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    name.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 #[cfg(test)]
@@ -291,7 +317,10 @@ mod tests {
     #[test]
     fn names_are_distinct_and_parse_back() {
         for permission in Permission::ALL {
-            assert_eq!(permission.as_str().parse::<Permission>().unwrap(), *permission);
+            assert_eq!(
+                permission.as_str().parse::<Permission>().unwrap(),
+                *permission
+            );
         }
     }
 }

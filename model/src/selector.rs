@@ -24,7 +24,9 @@ enum Term {
 
 /// Why a text is not a selector.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot read selector term {place} (`{term}`): {why}; examples: role=web, env!=dev, tier in (a,b), !legacy")]
+#[error(
+    "cannot read selector term {place} (`{term}`): {why}; examples: role=web, env!=dev, tier in (a,b), !legacy"
+)]
 pub struct BadSelector {
     place: usize,
     term: String,
@@ -39,8 +41,12 @@ impl Selector {
     /// Whether `labels` satisfy every term.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|term| match term {
-            Term::In(key, values) => labels.value(key).is_some_and(|have| values.iter().any(|v| v == have)),
-            Term::NotIn(key, values) => !labels.value(key).is_some_and(|have| values.iter().any(|v| v == have)),
+            Term::In(key, values) => labels
+                .value(key)
+                .is_some_and(|have| values.iter().any(|v| v == have)),
+            Term::NotIn(key, values) => !labels
+                .value(key)
+                .is_some_and(|have| values.iter().any(|v| v == have)),
             Term::Present(key) => labels.value(key).is_some(),
             Term::Absent(key) => labels.value(key).is_none(),
         })
@@ -56,7 +62,11 @@ impl FromStr for Selector {
     type Err = BadSelector;
 
     fn from_str(text: &str) -> Result<Self, BadSelector> {
-        let fail = |place: usize, term: &str, why| BadSelector { place, term: crate::names::clean(term, 80), why };
+        let fail = |place: usize, term: &str, why| BadSelector {
+            place,
+            term: crate::names::clean(term, 80),
+            why,
+        };
         if text.len() > MAX_LEN {
             return Err(fail(1, text, "the selector is longer than 4096 bytes"));
         }
@@ -120,8 +130,14 @@ fn parse_term(term: &str) -> Result<Term, &'static str> {
     }
     if let Some((head, list)) = term.split_once('(') {
         let list = list.strip_suffix(')').ok_or("the list is not closed")?;
-        let values = list.split(',').map(value_of).collect::<Result<Vec<_>, _>>()?;
-        let (key, operator) = head.trim().split_once(char::is_whitespace).ok_or("`in` or `notin` is missing")?;
+        let values = list
+            .split(',')
+            .map(value_of)
+            .collect::<Result<Vec<_>, _>>()?;
+        let (key, operator) = head
+            .trim()
+            .split_once(char::is_whitespace)
+            .ok_or("`in` or `notin` is missing")?;
         return match operator.trim() {
             "in" => Ok(Term::In(key_of(key)?, values)),
             "notin" => Ok(Term::NotIn(key_of(key)?, values)),
@@ -133,12 +149,20 @@ fn parse_term(term: &str) -> Result<Term, &'static str> {
 
 fn key_of(text: &str) -> Result<String, &'static str> {
     let key = text.trim();
-    if valid_key(key) { Ok(key.to_owned()) } else { Err("the label key is outside its alphabet") }
+    if valid_key(key) {
+        Ok(key.to_owned())
+    } else {
+        Err("the label key is outside its alphabet")
+    }
 }
 
 fn value_of(text: &str) -> Result<String, &'static str> {
     let value = text.trim();
-    if valid_value(value) { Ok(value.to_owned()) } else { Err("the value is outside its alphabet") }
+    if valid_value(value) {
+        Ok(value.to_owned())
+    } else {
+        Err("the value is outside its alphabet")
+    }
 }
 
 #[cfg(test)]
@@ -148,7 +172,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
-        let pairs = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let pairs = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         Labels::new(pairs.collect::<BTreeMap<_, _>>()).unwrap()
     }
 
@@ -166,13 +192,25 @@ mod tests {
             ("!role", false),
             ("!legacy,role=web", true),
         ] {
-            assert_eq!(text.parse::<Selector>().unwrap().matches(&web), expected, "{text}");
+            assert_eq!(
+                text.parse::<Selector>().unwrap().matches(&web),
+                expected,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn errors_name_the_term() {
-        for text in ["role=we b", "=x", "tier in (a", "tier on (a)", ",", "a,,b", "x'=1"] {
+        for text in [
+            "role=we b",
+            "=x",
+            "tier in (a",
+            "tier on (a)",
+            ",",
+            "a,,b",
+            "x'=1",
+        ] {
             let error = text.parse::<Selector>().unwrap_err().to_string();
             assert!(error.contains("selector term"), "{text}: {error}");
         }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ProjectId, WorkspaceId};
 
 /// What a workspace is for; roles can be narrowed to some of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Environment {
     /// Serves users. Shell sessions are excluded from built-in roles here.
@@ -41,7 +43,9 @@ impl fmt::Display for Environment {
 }
 
 /// Where a grant holds, from everywhere down to one workspace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Scope {
     /// The whole deployment.
@@ -65,7 +69,10 @@ impl Scope {
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Deployment, _) => true,
-            (Self::Project { project: a }, Self::Project { project: b } | Self::Workspace { project: b, .. }) => a == b,
+            (
+                Self::Project { project: a },
+                Self::Project { project: b } | Self::Workspace { project: b, .. },
+            ) => a == b,
             (Self::Workspace { workspace: a, .. }, Self::Workspace { workspace: b, .. }) => a == b,
             (Self::Project { .. } | Self::Workspace { .. }, _) => false,
         }
@@ -90,7 +97,9 @@ pub struct LivenessThresholds {
 
 /// Thresholds that contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("thresholds must satisfy 500 <= heartbeat_ms <= 300000 and heartbeat_ms < late_ms < unreachable_ms <= 86400000")]
+#[error(
+    "thresholds must satisfy 500 <= heartbeat_ms <= 300000 and heartbeat_ms < late_ms < unreachable_ms <= 86400000"
+)]
 pub struct BadThresholds;
 
 impl LivenessThresholds {
@@ -98,8 +107,14 @@ impl LivenessThresholds {
     /// missed, so that "within three beats" holds with the reconciler's own
     /// delay included.
     pub fn for_heartbeat(heartbeat: Duration) -> Self {
-        let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(300_000).clamp(500, 300_000);
-        Self { heartbeat_ms, late_ms: heartbeat_ms / 2 * 3, unreachable_ms: heartbeat_ms / 10 * 28 }
+        let heartbeat_ms = u32::try_from(heartbeat.as_millis())
+            .unwrap_or(300_000)
+            .clamp(500, 300_000);
+        Self {
+            heartbeat_ms,
+            late_ms: heartbeat_ms / 2 * 3,
+            unreachable_ms: heartbeat_ms / 10 * 28,
+        }
     }
 
     /// Checks the order of the three.

@@ -126,7 +126,10 @@ mod tests {
         for millis in [i64::MIN, i64::MAX] {
             let at = Timestamp::from_millis(millis);
             at.to_string().parse::<Timestamp>().unwrap();
-            assert_eq!(at.saturating_add(Duration::MAX).since(at) >= Duration::ZERO, true);
+            assert_eq!(
+                at.saturating_add(Duration::MAX).since(at) >= Duration::ZERO,
+                true
+            );
         }
     }
 }

@@ -75,7 +75,9 @@ impl<I: SecretKind> FromStr for Secret<I> {
         if prefix != I::TEXT_PREFIX || key.len() != 52 {
             return Err(malformed());
         }
-        let id = format!("{}{id}", I::ID_PREFIX).parse().map_err(|_| malformed())?;
+        let id = format!("{}{id}", I::ID_PREFIX)
+            .parse()
+            .map_err(|_| malformed())?;
         let key = base32().decode(key.as_bytes()).map_err(|_| malformed())?;
         let key = key.try_into().map_err(|_| malformed())?;
         Ok(Self { id, key })
@@ -90,8 +92,12 @@ impl<I: fmt::Display> fmt::Debug for Secret<I> {
 
 fn base32() -> Encoding {
     let mut specification = Specification::new();
-    specification.symbols.push_str("0123456789abcdefghjkmnpqrstvwxyz");
-    specification.encoding().expect("32 distinct ASCII symbols are a valid base32 alphabet")
+    specification
+        .symbols
+        .push_str("0123456789abcdefghjkmnpqrstvwxyz");
+    specification
+        .encoding()
+        .expect("32 distinct ASCII symbols are a valid base32 alphabet")
 }
 
 #[cfg(test)]
@@ -102,7 +108,10 @@ mod tests {
 
     #[test]
     fn text_round_trips_and_debug_hides() {
-        let secret = Secret::new(AgentTokenId::new(Timestamp::from_millis(5), [1; 10]), [0xab; 32]);
+        let secret = Secret::new(
+            AgentTokenId::new(Timestamp::from_millis(5), [1; 10]),
+            [0xab; 32],
+        );
         let text = secret.reveal();
         assert!(text.starts_with("lbt_"));
         assert_eq!(text.parse::<Secret<AgentTokenId>>().unwrap(), secret);

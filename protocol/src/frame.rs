@@ -38,7 +38,11 @@ pub fn encode(message: &impl Message) -> Vec<u8> {
 /// allocated for it.
 pub fn body_length(header: [u8; HEADER], limit: usize) -> Result<usize, FrameError> {
     let length = usize::try_from(u32::from_be_bytes(header)).unwrap_or(usize::MAX);
-    if length > limit { Err(FrameError::TooLarge { length, limit }) } else { Ok(length) }
+    if length > limit {
+        Err(FrameError::TooLarge { length, limit })
+    } else {
+        Ok(length)
+    }
 }
 
 /// The message in a body.

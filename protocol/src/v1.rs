@@ -34,7 +34,9 @@ pub struct EnrolRequest {
 impl fmt::Debug for EnrolRequest {
     /// Hides the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EnrolRequest").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("EnrolRequest")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
     }
 }
 

@@ -126,7 +126,9 @@ pub struct CreatedAgentToken {
 
 impl std::fmt::Debug for CreatedAgentToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CreatedAgentToken").field("token", &self.token).finish_non_exhaustive()
+        f.debug_struct("CreatedAgentToken")
+            .field("token", &self.token)
+            .finish_non_exhaustive()
     }
 }
 

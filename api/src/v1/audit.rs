@@ -82,7 +82,10 @@ pub struct AuditKey {
 
 impl std::fmt::Debug for AuditKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AuditKey").field("chain", &self.chain).field("head_seq", &self.head_seq).finish_non_exhaustive()
+        f.debug_struct("AuditKey")
+            .field("chain", &self.chain)
+            .field("head_seq", &self.head_seq)
+            .finish_non_exhaustive()
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use model::Timestamp;
 use model::facts::Facts;
-use model::host::{Carrier, CloneRepair, Connectivity, HostEvent, Maintenance, Membership, Summary};
+use model::host::{
+    Carrier, CloneRepair, Connectivity, HostEvent, Maintenance, Membership, Summary,
+};
 use model::ids::{HostId, WorkspaceId};
 use model::labels::Labels;
 use model::names::Text;

@@ -157,7 +157,9 @@ pub struct CreatedApiKey {
 
 impl std::fmt::Debug for CreatedApiKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CreatedApiKey").field("api_key", &self.api_key).finish_non_exhaustive()
+        f.debug_struct("CreatedApiKey")
+            .field("api_key", &self.api_key)
+            .finish_non_exhaustive()
     }
 }
 
@@ -183,6 +185,9 @@ pub struct Held {
 
 impl From<Holding> for Held {
     fn from(holding: Holding) -> Self {
-        Self { scope: holding.scope, rules: holding.rules }
+        Self {
+            scope: holding.scope,
+            rules: holding.rules,
+        }
     }
 }

@@ -72,7 +72,9 @@ pub struct FirstRun {
 
 impl std::fmt::Debug for FirstRun {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FirstRun").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("FirstRun")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,7 +100,20 @@ pub struct InstallOptions {
 }
 
 /// Which releases a host gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
     /// Released.

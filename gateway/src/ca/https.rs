@@ -106,8 +106,14 @@ pub struct HttpsIdentity {
 }
 
 enum Source {
-    Internal { key: PrivatePkcs8KeyDer<'static>, names: Vec<WebName> },
-    Operator { certificate: PathBuf, key: PathBuf },
+    Internal {
+        key: PrivatePkcs8KeyDer<'static>,
+        names: Vec<WebName>,
+    },
+    Operator {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
 }
 
 struct Current {
@@ -142,13 +148,18 @@ impl HttpsIdentity {
         now: Timestamp,
     ) -> Result<Self, HttpsError> {
         let source = match source {
-            HttpsSource::Internal(url) => {
-                Source::Internal { key: kept_key(&dir.join(KEY_FILE))?, names: names_of(&url) }
-            }
+            HttpsSource::Internal(url) => Source::Internal {
+                key: kept_key(&dir.join(KEY_FILE))?,
+                names: names_of(&url),
+            },
             HttpsSource::Operator { certificate, key } => Source::Operator { certificate, key },
         };
         let current = source.obtain(authority, now)?;
-        Ok(Self { source, current: ArcSwap::from_pointee(current), refused: Mutex::default() })
+        Ok(Self {
+            source,
+            current: ArcSwap::from_pointee(current),
+            refused: Mutex::default(),
+        })
     }
 
     pub(super) fn refresh(&self, authority: &Signer, now: Timestamp) -> Result<bool, HttpsError> {
@@ -167,7 +178,8 @@ impl HttpsIdentity {
             (Fresh::Files(_), Source::Internal { .. }) => true,
         };
         if due {
-            self.current.store(Arc::new(self.source.obtain(authority, now)?));
+            self.current
+                .store(Arc::new(self.source.obtain(authority, now)?));
             *refused = None;
         }
         Ok(due)
@@ -205,7 +217,9 @@ impl ResolvesServerCert for HttpsIdentity {
 
 impl fmt::Debug for HttpsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpsIdentity").field("pin", &self.pin()).finish_non_exhaustive()
+        f.debug_struct("HttpsIdentity")
+            .field("pin", &self.pin())
+            .finish_non_exhaustive()
     }
 }
 
@@ -225,8 +239,12 @@ fn internal(
     now: Timestamp,
 ) -> Result<Current, HttpsError> {
     let failed = |error| HttpsError::Issue(Box::new(error));
-    let pair = KeyPair::try_from(key)
-        .map_err(|source| failed(CaError::Make { what: "certificate", source }))?;
+    let pair = KeyPair::try_from(key).map_err(|source| {
+        failed(CaError::Make {
+            what: "certificate",
+            source,
+        })
+    })?;
     let leaf = profile::issue(authority, &Subject::Web(names), &pair, now, OWN_LIFETIME)
         .map_err(failed)?;
     let key = any_supported_type(&key.clone_key().into()).map_err(HttpsError::Tls)?;
@@ -242,12 +260,17 @@ fn operator(certificate: &Path, key: &Path, now: Timestamp) -> Result<Current, H
     // Stamps first: files replaced while they are read are then read again.
     let stamps = [stamp(certificate)?, stamp(key)?];
     let pem = files::read_public(certificate, FILE_LIMIT)?;
-    let no_chain = || HttpsError::Pem { path: certificate.to_owned(), wanted: "certificate" };
+    let no_chain = || HttpsError::Pem {
+        path: certificate.to_owned(),
+        wanted: "certificate",
+    };
     let chain = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| no_chain())?;
     let leaf = chain.first().ok_or_else(no_chain)?;
-    let unreadable = || HttpsError::Certificate { path: certificate.to_owned() };
+    let unreadable = || HttpsError::Certificate {
+        path: certificate.to_owned(),
+    };
     let pin = SpkiSha256::of(leaf).map_err(|_| unreadable())?;
     let (not_before, not_after) = profile::validity_of(leaf).ok_or_else(unreadable)?;
     if now > not_after || now < not_before {
@@ -260,15 +283,24 @@ fn operator(certificate: &Path, key: &Path, now: Timestamp) -> Result<Current, H
     }
 
     let pem = files::read_operator_secret(key, FILE_LIMIT)?;
-    let private = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|_| HttpsError::Pem { path: key.to_owned(), wanted: "private key" })?;
-    let signer = any_supported_type(&private).map_err(|_| HttpsError::Key { path: key.to_owned() })?;
+    let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| HttpsError::Pem {
+        path: key.to_owned(),
+        wanted: "private key",
+    })?;
+    let signer = any_supported_type(&private).map_err(|_| HttpsError::Key {
+        path: key.to_owned(),
+    })?;
     let certified = CertifiedKey::new(chain, signer);
     certified.keys_match().map_err(|_| HttpsError::Mismatch {
         certificate: certificate.to_owned(),
         key: key.to_owned(),
     })?;
-    Ok(Current { certified: Arc::new(certified), pin, not_after, fresh: Fresh::Files(stamps) })
+    Ok(Current {
+        certified: Arc::new(certified),
+        pin,
+        not_after,
+        fresh: Fresh::Files(stamps),
+    })
 }
 
 /// The key of the internal certificate, made when there is none.
@@ -278,12 +310,17 @@ fn kept_key(path: &Path) -> Result<PrivatePkcs8KeyDer<'static>, HttpsError> {
         let pem = zeroize::Zeroizing::new(key.serialize_pem());
         files::create_private(path, pem.as_bytes())?;
     }
-    let damaged = || HttpsError::Pem { path: path.to_owned(), wanted: "private key" };
+    let damaged = || HttpsError::Pem {
+        path: path.to_owned(),
+        wanted: "private key",
+    };
     let pem = files::read_private(path, FILE_LIMIT)?.ok_or_else(damaged)?;
     let key = PrivatePkcs8KeyDer::from_pem_slice(&pem).map_err(|_| damaged())?;
     match KeyPair::try_from(&key) {
         Ok(_) => Ok(key),
-        Err(_) => Err(HttpsError::Key { path: path.to_owned() }),
+        Err(_) => Err(HttpsError::Key {
+            path: path.to_owned(),
+        }),
     }
 }
 

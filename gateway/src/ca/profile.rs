@@ -58,18 +58,19 @@ pub(super) fn read_request(der: &[u8]) -> Result<PublicKey, CaError> {
     if der.len() > MAX_REQUEST {
         return Err(CaError::Request("it is too large"));
     }
-    let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(der))
-        .map_err(|error| {
-            CaError::Request(match error {
-                rcgen::Error::InvalidCertificationRequestSignature => {
-                    "its signature is not by its own key"
-                }
-                rcgen::Error::UnsupportedSignatureAlgorithm => {
-                    "its key must be ECDSA P-256 or Ed25519"
-                }
-                _ => "it cannot be read",
-            })
-        })?;
+    let request =
+        CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(der))
+            .map_err(|error| {
+                CaError::Request(match error {
+                    rcgen::Error::InvalidCertificationRequestSignature => {
+                        "its signature is not by its own key"
+                    }
+                    rcgen::Error::UnsupportedSignatureAlgorithm => {
+                        "its key must be ECDSA P-256 or Ed25519"
+                    }
+                    _ => "it cannot be read",
+                })
+            })?;
     let key = request.public_key;
     // rcgen goes by the signature's algorithm, which for ECDSA does not tell the curve:
     // only an uncompressed point of P-256 has this length.
@@ -120,7 +121,12 @@ pub(super) fn issue(
                 Role::Gateway => ExtendedKeyUsagePurpose::ServerAuth,
             };
             let uri = identity.to_string().try_into();
-            (usage, vec![SanType::URI(uri.map_err(|source| make("certificate", source))?)])
+            (
+                usage,
+                vec![SanType::URI(
+                    uri.map_err(|source| make("certificate", source))?,
+                )],
+            )
         }
         Subject::Web(names) => (ExtendedKeyUsagePurpose::ServerAuth, web_names(names)?),
     };
@@ -150,15 +156,22 @@ pub(super) fn new_authority(
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     let mark = data_encoding::HEXLOWER.encode(&serial[..4]);
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("Loopback authority {deployment} {mark}"));
+    params.distinguished_name.push(
+        DnType::CommonName,
+        format!("Loopback authority {deployment} {mark}"),
+    );
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     set_validity(&mut params, not_before, not_after);
     params.serial_number = Some(SerialNumber::from_slice(&serial));
-    let certificate = params.self_signed(&key).map_err(|source| make("authority", source))?;
-    let known = Known { certificate: certificate.into(), not_before, not_after };
+    let certificate = params
+        .self_signed(&key)
+        .map_err(|source| make("authority", source))?;
+    let known = Known {
+        certificate: certificate.into(),
+        not_before,
+        not_after,
+    };
     Ok((known, Zeroizing::new(key.serialize_der())))
 }
 
@@ -198,7 +211,10 @@ pub(super) fn validity_of(certificate: &CertificateDer<'_>) -> Option<(Timestamp
     let at = |time: x509_parser::time::ASN1Time| {
         Timestamp::from_millis(time.timestamp().saturating_mul(1000))
     };
-    Some((at(parsed.validity.not_before), at(parsed.validity.not_after)))
+    Some((
+        at(parsed.validity.not_before),
+        at(parsed.validity.not_after),
+    ))
 }
 
 fn make(what: &'static str, source: rcgen::Error) -> CaError {

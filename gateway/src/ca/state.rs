@@ -65,19 +65,33 @@ pub(super) struct Signer {
 impl State {
     pub(super) fn first(deployment: DeploymentId, now: Timestamp) -> Result<Self, CaError> {
         let active = Arc::new(Signer::generate(deployment, now)?);
-        Ok(Self { deployment, trust_version: 1, active, next: None, previous: None })
+        Ok(Self {
+            deployment,
+            trust_version: 1,
+            active,
+            next: None,
+            previous: None,
+        })
     }
 
     /// All that are believed, with what each is for.
     pub(super) fn authorities(&self) -> impl Iterator<Item = (AuthorityState, &Known)> {
-        let next = self.next.as_deref().map(|signer| (AuthorityState::Next, &signer.known));
+        let next = self
+            .next
+            .as_deref()
+            .map(|signer| (AuthorityState::Next, &signer.known));
         let active = (AuthorityState::Active, &self.active.known);
-        let previous = self.previous.as_ref().map(|known| (AuthorityState::Previous, known));
+        let previous = self
+            .previous
+            .as_ref()
+            .map(|known| (AuthorityState::Previous, known));
         next.into_iter().chain([active]).chain(previous)
     }
 
     pub(super) fn bundle(&self) -> Result<TrustBundle, TrustError> {
-        let certificates = self.authorities().map(|(_, known)| known.certificate.clone());
+        let certificates = self
+            .authorities()
+            .map(|(_, known)| known.certificate.clone());
         TrustBundle::new(self.trust_version, certificates.collect())
     }
 
@@ -142,7 +156,10 @@ impl State {
             deployment: file.deployment,
             trust_version: file.trust_version,
             active: Arc::new(file.active.read()?),
-            next: file.next.map(|next| next.read().map(Arc::new)).transpose()?,
+            next: file
+                .next
+                .map(|next| next.read().map(Arc::new))
+                .transpose()?,
             previous: file.previous.map(|previous| previous.read()).transpose()?,
         })
     }
@@ -160,13 +177,20 @@ impl Signer {
     /// A new authority.
     pub(super) fn generate(deployment: DeploymentId, now: Timestamp) -> Result<Self, CaError> {
         let (known, pkcs8) = profile::new_authority(deployment, now)?;
-        Self::assemble(known, pkcs8).map_err(|source| CaError::Make { what: "authority", source })
+        Self::assemble(known, pkcs8).map_err(|source| CaError::Make {
+            what: "authority",
+            source,
+        })
     }
 
     fn assemble(known: Known, pkcs8: Zeroizing<Vec<u8>>) -> Result<Self, rcgen::Error> {
         let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))?;
         let issuer = Issuer::from_ca_cert_der(&known.certificate, key)?;
-        Ok(Self { known, issuer, pkcs8 })
+        Ok(Self {
+            known,
+            issuer,
+            pkcs8,
+        })
     }
 }
 
@@ -210,8 +234,16 @@ impl From<&Known> for KnownV1 {
 
 impl KnownV1 {
     fn read(self) -> Result<Known, String> {
-        let Self { not_before, not_after, certificate } = self;
-        Ok(Known { not_before, not_after, certificate: from_base64(&certificate)?.into() })
+        let Self {
+            not_before,
+            not_after,
+            certificate,
+        } = self;
+        Ok(Known {
+            not_before,
+            not_after,
+            certificate: from_base64(&certificate)?.into(),
+        })
     }
 }
 
@@ -232,5 +264,7 @@ impl SignerV1 {
 }
 
 fn from_base64(text: &str) -> Result<Vec<u8>, String> {
-    BASE64.decode(text.as_bytes()).map_err(|_| "a value is not base64".to_owned())
+    BASE64
+        .decode(text.as_bytes())
+        .map_err(|_| "a value is not base64".to_owned())
 }

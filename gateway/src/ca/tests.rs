@@ -3,7 +3,9 @@ use link::identity::Role;
 use link::tls::Verifier;
 use link::verify::{Expected, VerifiedPeer, VerifyError, verify_leaf};
 use model::ids::{HostId, WorkspaceId};
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+use rcgen::{
+    CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
+};
 use rustls_pki_types::ServerName;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -39,7 +41,8 @@ impl Fixture {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("ca");
-        let ca = CertificateAuthority::load_or_create(&dir, deployment(1), source(), now()).unwrap();
+        let ca =
+            CertificateAuthority::load_or_create(&dir, deployment(1), source(), now()).unwrap();
         Self { root, ca }
     }
 
@@ -52,7 +55,9 @@ impl Fixture {
     }
 
     fn issue(&self) -> Issued {
-        self.ca.issue_agent(&csr(&key(&PKCS_ED25519)), agent(), now(), 30 * DAY).unwrap()
+        self.ca
+            .issue_agent(&csr(&key(&PKCS_ED25519)), agent(), now(), 30 * DAY)
+            .unwrap()
     }
 }
 
@@ -61,7 +66,11 @@ fn key(algorithm: &'static rcgen::SignatureAlgorithm) -> KeyPair {
 }
 
 fn csr(key: &KeyPair) -> Vec<u8> {
-    CertificateParams::default().serialize_request(key).unwrap().der().to_vec()
+    CertificateParams::default()
+        .serialize_request(key)
+        .unwrap()
+        .der()
+        .to_vec()
 }
 
 fn judge(
@@ -70,8 +79,17 @@ fn judge(
     role: Role,
     at: Timestamp,
 ) -> Result<VerifiedPeer, VerifyError> {
-    let expected = Expected { role, deployment: Some(deployment(1)) };
-    verify_leaf(std::slice::from_ref(certificate), &ca.trust_bundle(), expected, at, SKEW)
+    let expected = Expected {
+        role,
+        deployment: Some(deployment(1)),
+    };
+    verify_leaf(
+        std::slice::from_ref(certificate),
+        &ca.trust_bundle(),
+        expected,
+        at,
+        SKEW,
+    )
 }
 
 #[test]
@@ -79,14 +97,23 @@ fn what_is_issued_is_what_links_accept() {
     let fixture = Fixture::new();
     for algorithm in [&PKCS_ED25519, &PKCS_ECDSA_P256_SHA256] {
         let key = key(algorithm);
-        let issued = fixture.ca.issue_agent(&csr(&key), agent(), now(), 30 * DAY).unwrap();
+        let issued = fixture
+            .ca
+            .issue_agent(&csr(&key), agent(), now(), 30 * DAY)
+            .unwrap();
         let peer = judge(&fixture.ca, &issued.certificate, Role::Agent, now()).unwrap();
         assert_eq!(peer.identity, agent());
         assert_eq!(peer.spki_sha256, issued.spki_sha256);
         assert_eq!(peer.spki_sha256, fixture.ca.csr_key(&csr(&key)).unwrap());
         assert_eq!(peer.serial, issued.serial);
-        assert_eq!((peer.not_before, peer.not_after), (issued.not_before, issued.not_after));
-        assert_eq!(peer.not_after, Timestamp::from_millis(now().as_secs() * 1000).saturating_add(30 * DAY));
+        assert_eq!(
+            (peer.not_before, peer.not_after),
+            (issued.not_before, issued.not_after)
+        );
+        assert_eq!(
+            peer.not_after,
+            Timestamp::from_millis(now().as_secs() * 1000).saturating_add(30 * DAY)
+        );
         assert!(!peer.expired);
         // A clock a few minutes behind finds it valid; nobody takes it for a gateway.
         let behind = now().saturating_sub(Duration::from_secs(12 * 60));
@@ -101,7 +128,12 @@ fn a_gateway_certificate_is_accepted_in_its_direction_only() {
     let fixture = Fixture::new();
     let (credentials, renew_at) = fixture.ca.issue_gateway(now()).unwrap();
     let peer = judge(&fixture.ca, &credentials.certificate, Role::Gateway, now()).unwrap();
-    assert_eq!(peer.identity, CertIdentity::Gateway { deployment: deployment(1) });
+    assert_eq!(
+        peer.identity,
+        CertIdentity::Gateway {
+            deployment: deployment(1)
+        }
+    );
     assert!(judge(&fixture.ca, &credentials.certificate, Role::Agent, now()).is_err());
     assert!(renew_at > now().saturating_add(40 * DAY) && renew_at < peer.not_after);
     let verifier = Verifier::of_agents(fixture.ca.trust_store(), deployment(1), Arc::new(now));
@@ -114,10 +146,15 @@ fn of_a_request_only_its_key_counts() {
     let key = key(&PKCS_ECDSA_P256_SHA256);
     let mut params = CertificateParams::new(["gateway.example.com".to_owned()]).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params.distinguished_name.push(rcgen::DnType::CommonName, "root");
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "root");
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     let greedy = params.serialize_request(&key).unwrap();
-    let issued = fixture.ca.issue_agent(greedy.der(), agent(), now(), DAY).unwrap();
+    let issued = fixture
+        .ca
+        .issue_agent(greedy.der(), agent(), now(), DAY)
+        .unwrap();
     let peer = judge(&fixture.ca, &issued.certificate, Role::Agent, now()).unwrap();
     assert_eq!(peer.identity, agent());
     assert!(judge(&fixture.ca, &issued.certificate, Role::Gateway, now()).is_err());
@@ -128,27 +165,42 @@ fn of_a_request_only_its_key_counts() {
 fn bad_requests_are_refused_with_the_reason() {
     let fixture = Fixture::new();
     let refuse = |der: &[u8], says: &str| {
-        let error = fixture.ca.issue_agent(der, agent(), now(), DAY).unwrap_err().to_string();
+        let error = fixture
+            .ca
+            .issue_agent(der, agent(), now(), DAY)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(says), "{error}");
         assert!(fixture.ca.csr_key(der).is_err());
     };
     refuse(b"", "cannot be read");
     refuse(&[0x30; 5000], "too large");
-    refuse(&csr(&key(&PKCS_ECDSA_P384_SHA384)), "ECDSA P-256 or Ed25519");
+    refuse(
+        &csr(&key(&PKCS_ECDSA_P384_SHA384)),
+        "ECDSA P-256 or Ed25519",
+    );
 
     // Somebody else's public key in one's own request: no proof of possession.
     let (own, other) = (key(&PKCS_ED25519), key(&PKCS_ED25519));
     let mut forged = csr(&own);
-    let place = forged.windows(32).position(|part| part == own.public_key_raw()).unwrap();
+    let place = forged
+        .windows(32)
+        .position(|part| part == own.public_key_raw())
+        .unwrap();
     forged[place..place + 32].copy_from_slice(other.public_key_raw());
     refuse(&forged, "signature is not by its own key");
 
-    // Every damage is refused, none panics.
+    // No damage panics, and none makes another key of it. (The few bytes that frame
+    // the signature are not signed themselves.)
     let whole = csr(&own);
     for at in 0..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x04;
-        assert!(fixture.ca.csr_key(&damaged).is_err(), "byte {at}");
+        let found = fixture.ca.csr_key(&damaged);
+        assert!(
+            found.is_err() || found.unwrap() == profile::pin_of(&own),
+            "byte {at}"
+        );
         assert!(fixture.ca.csr_key(&whole[..at]).is_err(), "length {at}");
     }
 }
@@ -174,7 +226,15 @@ fn a_damaged_or_foreign_file_is_refused_and_left_alone() {
 
     let other = Fixture::new();
     let theirs = std::fs::read_to_string(other.dir().join(FILE)).unwrap();
-    let key_of = |text: &str| text.split("\"key\": \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let key_of = |text: &str| {
+        text.split("\"key\": \"")
+            .nth(1)
+            .unwrap()
+            .split('"')
+            .next()
+            .unwrap()
+            .to_owned()
+    };
     for text in [
         String::new(),
         "{}".to_owned(),
@@ -200,7 +260,11 @@ fn a_rotation_keeps_old_and_new_certificates_good_until_it_ends() {
     let ca = &fixture.ca;
     let trust = ca.trust_store();
     let states = || -> Vec<AuthorityState> {
-        ca.view(|_| 0).authorities.iter().map(|authority| authority.state).collect()
+        ca.view(|_| 0)
+            .authorities
+            .iter()
+            .map(|authority| authority.state)
+            .collect()
     };
     let good = |issued: &Issued| judge(ca, &issued.certificate, Role::Agent, now()).is_ok();
     let old = fixture.issue();
@@ -213,14 +277,35 @@ fn a_rotation_keeps_old_and_new_certificates_good_until_it_ends() {
 
     ca.rotate(RotationStep::Promote, now()).unwrap();
     assert_eq!(states(), [AuthorityState::Active, AuthorityState::Previous]);
-    assert_eq!(trust.bundle().version(), 2, "nobody has to learn anything new");
+    assert_eq!(
+        trust.bundle().version(),
+        2,
+        "nobody has to learn anything new"
+    );
     let new = fixture.issue();
     assert_ne!(new.issuer_fingerprint, old.issuer_fingerprint);
     assert!(good(&old) && good(&between) && good(&new));
-    let counted = ca.view(|issuer| if *issuer == old.issuer_fingerprint { 7 } else { 1 });
-    assert_eq!(counted.authorities.iter().map(|found| found.hosts).collect::<Vec<_>>(), [1, 7]);
+    let counted = ca.view(|issuer| {
+        if *issuer == old.issuer_fingerprint {
+            7
+        } else {
+            1
+        }
+    });
+    assert_eq!(
+        counted
+            .authorities
+            .iter()
+            .map(|found| found.hosts)
+            .collect::<Vec<_>>(),
+        [1, 7]
+    );
     let stored = std::fs::read_to_string(fixture.dir().join(FILE)).unwrap();
-    assert_eq!(stored.matches("\"key\"").count(), 1, "the old key is destroyed");
+    assert_eq!(
+        stored.matches("\"key\"").count(),
+        1,
+        "the old key is destroyed"
+    );
 
     ca.rotate(RotationStep::Retire, now()).unwrap();
     assert_eq!(states(), [AuthorityState::Active]);
@@ -254,7 +339,11 @@ fn steps_out_of_turn_change_nothing() {
 #[test]
 fn every_step_of_a_rotation_survives_a_restart() {
     let fixture = Fixture::new();
-    for step in [RotationStep::Stage, RotationStep::Promote, RotationStep::Retire] {
+    for step in [
+        RotationStep::Stage,
+        RotationStep::Promote,
+        RotationStep::Retire,
+    ] {
         fixture.ca.rotate(step, now()).unwrap();
         let again = fixture.load().unwrap();
         assert_eq!(again.view(|_| 0), fixture.ca.view(|_| 0));
@@ -281,7 +370,10 @@ fn no_certificate_outlives_its_authority() {
         .ca
         .issue_agent(&csr(&key(&PKCS_ED25519)), agent(), now(), 36_500 * DAY)
         .unwrap();
-    assert_eq!(issued.not_after, fixture.ca.view(|_| 0).authorities[0].not_after);
+    assert_eq!(
+        issued.not_after,
+        fixture.ca.view(|_| 0).authorities[0].not_after
+    );
 }
 
 /// A TLS handshake in memory; says what the client thinks of the server.
@@ -335,8 +427,18 @@ fn https_is_believed_by_its_names_and_never_as_a_gateway() {
 fn the_https_certificate_is_renewed_in_time_and_its_pin_stays() {
     let fixture = Fixture::new();
     let (pin, end) = (fixture.ca.https_pin(), fixture.ca.https().not_after());
-    assert!(!fixture.ca.refresh_https(now().saturating_add(44 * DAY)).unwrap());
-    assert!(fixture.ca.refresh_https(now().saturating_add(46 * DAY)).unwrap());
+    assert!(
+        !fixture
+            .ca
+            .refresh_https(now().saturating_add(44 * DAY))
+            .unwrap()
+    );
+    assert!(
+        fixture
+            .ca
+            .refresh_https(now().saturating_add(46 * DAY))
+            .unwrap()
+    );
     assert!(fixture.ca.https().not_after() > end);
     assert_eq!(fixture.ca.https_pin(), pin);
 
@@ -344,7 +446,10 @@ fn the_https_certificate_is_renewed_in_time_and_its_pin_stays() {
     fixture.ca.rotate(RotationStep::Stage, later).unwrap();
     assert!(!fixture.ca.refresh_https(later).unwrap());
     fixture.ca.rotate(RotationStep::Promote, later).unwrap();
-    assert!(fixture.ca.refresh_https(later).unwrap(), "the new authority signs it");
+    assert!(
+        fixture.ca.refresh_https(later).unwrap(),
+        "the new authority signs it"
+    );
     assert_eq!(fixture.ca.https_pin(), pin);
 }
 
@@ -358,7 +463,11 @@ impl Operator {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let (certificate, key) = (root.path().join("chain.pem"), root.path().join("key.pem"));
-        Self { root, certificate, key }
+        Self {
+            root,
+            certificate,
+            key,
+        }
     }
 
     /// Puts a new pair in place, as an ACME client does; returns its pin.
@@ -372,7 +481,12 @@ impl Operator {
     fn open(&self) -> Result<CertificateAuthority, CaError> {
         let (certificate, key) = (self.certificate.clone(), self.key.clone());
         let source = HttpsSource::Operator { certificate, key };
-        CertificateAuthority::load_or_create(&self.root.path().join("ca"), deployment(1), source, now())
+        CertificateAuthority::load_or_create(
+            &self.root.path().join("ca"),
+            deployment(1),
+            source,
+            now(),
+        )
     }
 }
 
@@ -394,7 +508,10 @@ fn the_operators_certificate_is_used_and_followed() {
     assert_eq!(ca.https().pin(), second);
     ca.rotate(RotationStep::Stage, now()).unwrap();
     ca.rotate(RotationStep::Promote, now()).unwrap();
-    assert!(!ca.refresh_https(now()).unwrap(), "the authority has no part in it");
+    assert!(
+        !ca.refresh_https(now()).unwrap(),
+        "the authority has no part in it"
+    );
 }
 
 #[test]
@@ -405,7 +522,11 @@ fn files_of_the_operator_that_do_not_fit_leave_the_old_ones_in_use() {
     let (_, stranger) = self_signed();
     files::write_private(&operator.key, stranger.serialize_pem().as_bytes()).unwrap();
     let error = ca.refresh_https(now()).unwrap_err();
-    assert!(model::error_chain(&error).to_string().contains("does not belong to the certificate"));
+    assert!(
+        model::error_chain(&error)
+            .to_string()
+            .contains("does not belong to the certificate")
+    );
     assert!(!ca.refresh_https(now()).unwrap(), "said once");
     assert_eq!(ca.https().pin(), pin);
     let fixed = operator.put();

@@ -9,8 +9,13 @@ use std::time::Duration;
 use serde::{Deserializer, Serializer, de};
 
 /// Unit and milliseconds, longest first.
-const UNITS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
 
 /// The text is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,11 +29,18 @@ pub fn parse(text: &str) -> Result<Duration, NotADuration> {
     let mut millis = 0u64;
     let mut longest_left = UNITS.len() + 1;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(refuse)?;
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .ok_or_else(refuse)?;
         let (number, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let letters = tail
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
-        let place = UNITS.iter().position(|(name, _)| *name == unit).ok_or_else(refuse)?;
+        let place = UNITS
+            .iter()
+            .position(|(name, _)| *name == unit)
+            .ok_or_else(refuse)?;
         // Each unit once and in order, so that `1m1h` and `5s5s` are the slips they are.
         if UNITS.len() - place >= longest_left {
             return Err(refuse());
@@ -41,7 +53,11 @@ pub fn parse(text: &str) -> Result<Duration, NotADuration> {
             .ok_or_else(refuse)?;
         rest = tail;
     }
-    if text.is_empty() { Err(refuse()) } else { Ok(Duration::from_millis(millis)) }
+    if text.is_empty() {
+        Err(refuse())
+    } else {
+        Ok(Duration::from_millis(millis))
+    }
 }
 
 /// The shortest text that reads as `duration`, to the millisecond.
@@ -56,7 +72,11 @@ pub fn format(duration: Duration) -> String {
             text.push_str(unit);
         }
     }
-    if text.is_empty() { "0s".to_owned() } else { text }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
 }
 
 pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
@@ -96,9 +116,20 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in
-            ["", "10", "s", "10 s", "-1s", "1.5h", "1y", "1m1h", "5s5s", "1S", "99999999999999d", "１s"]
-        {
+        for text in [
+            "",
+            "10",
+            "s",
+            "10 s",
+            "-1s",
+            "1.5h",
+            "1y",
+            "1m1h",
+            "5s5s",
+            "1S",
+            "99999999999999d",
+            "１s",
+        ] {
             assert!(parse(text).is_err(), "{text} was accepted");
         }
     }

@@ -61,7 +61,11 @@ impl FromStr for PublicUrl {
 impl fmt::Display for PublicUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = self.0.host();
-        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        let (open, close) = if host.contains(':') {
+            ("[", "]")
+        } else {
+            ("", "")
+        };
         write!(f, "https://{open}{host}{close}")?;
         match self.0.port() {
             443 => Ok(()),
@@ -91,11 +95,11 @@ impl AddressRange {
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.network, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let mask = !0u32.checked_shr(self.prefix.into()).unwrap_or(0);
+                let mask = !u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
                 u32::from(network) == u32::from(address) & mask
             }
             (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let mask = !0u128.checked_shr(self.prefix.into()).unwrap_or(0);
+                let mask = !u128::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
                 u128::from(network) == u128::from(address) & mask
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
@@ -107,13 +111,17 @@ impl FromStr for AddressRange {
     type Err = NotARange;
 
     fn from_str(text: &str) -> Result<Self, NotARange> {
-        let refuse = |reason| NotARange { text: text.to_owned(), reason };
+        let refuse = |reason| NotARange {
+            text: text.to_owned(),
+            reason,
+        };
         let (address, prefix) = match text.split_once('/') {
             None => (text, None),
             Some((address, prefix)) => (address, Some(prefix)),
         };
-        let network: IpAddr =
-            address.parse().map_err(|_| refuse("write it as 10.0.0.7, 10.0.0.0/8 or 2001:db8::/32"))?;
+        let network: IpAddr = address
+            .parse()
+            .map_err(|_| refuse("write it as 10.0.0.7, 10.0.0.0/8 or 2001:db8::/32"))?;
         if network != network.to_canonical() {
             return Err(refuse("write an IPv4 address without ::ffff:"));
         }
@@ -167,7 +175,10 @@ mod tests {
     #[test]
     fn a_range_holds_its_addresses_and_no_others() {
         let holds = |range: &str, address: &str| {
-            range.parse::<AddressRange>().unwrap().contains(address.parse().unwrap())
+            range
+                .parse::<AddressRange>()
+                .unwrap()
+                .contains(address.parse().unwrap())
         };
         assert!(holds("10.0.0.0/8", "10.255.0.1"));
         assert!(holds("10.0.0.0/8", "::ffff:10.255.0.1"));
@@ -183,7 +194,15 @@ mod tests {
 
     #[test]
     fn ranges_that_are_slips_are_refused() {
-        for text in ["", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/+8", "::1/129", "host", "::ffff:1.2.3.4"] {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0.1/8",
+            "10.0.0.0/+8",
+            "::1/129",
+            "host",
+            "::ffff:1.2.3.4",
+        ] {
             assert!(text.parse::<AddressRange>().is_err(), "{text} was accepted");
         }
     }
@@ -192,8 +211,14 @@ mod tests {
     fn a_public_url_is_printed_as_browsers_do() {
         for (text, printed) in [
             ("https://gateway.example.com", "https://gateway.example.com"),
-            ("https://Gateway.example.com:443/", "https://gateway.example.com"),
-            ("https://gateway.example.com:8443", "https://gateway.example.com:8443"),
+            (
+                "https://Gateway.example.com:443/",
+                "https://gateway.example.com",
+            ),
+            (
+                "https://gateway.example.com:8443",
+                "https://gateway.example.com:8443",
+            ),
             ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
         ] {
             assert_eq!(text.parse::<PublicUrl>().unwrap().to_string(), printed);

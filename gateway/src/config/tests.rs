@@ -1,8 +1,10 @@
 use super::*;
 use std::collections::BTreeSet;
 
-const REFERENCE: &str =
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md"));
+const REFERENCE: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../docs/configuration.md"
+));
 
 /// The reference's block as it stands, and with the keys that have no default set.
 fn reference_block() -> (String, String) {
@@ -49,8 +51,14 @@ fn the_reference_shows_every_key() {
     let (mut written, mut known) = (BTreeSet::new(), BTreeSet::new());
     keys(&toml::from_str(&all).unwrap(), "", &mut written);
     // Every optional key is set, or it would be missing here too.
-    let Config { public_url, https_certificate, https_key, insecure_http_listen, releases_dir, .. } =
-        &config;
+    let Config {
+        public_url,
+        https_certificate,
+        https_key,
+        insecure_http_listen,
+        releases_dir,
+        ..
+    } = &config;
     assert!(public_url.is_some() && https_certificate.is_some() && https_key.is_some());
     assert!(insecure_http_listen.is_some() && releases_dir.is_some());
     keys(&toml::Table::try_from(&config).unwrap(), "", &mut known);
@@ -59,15 +67,25 @@ fn the_reference_shows_every_key() {
 
 #[test]
 fn an_empty_file_and_none_are_the_same() {
-    assert_eq!(load("").unwrap(), Config::load(None, Overrides::default()).unwrap());
+    assert_eq!(
+        load("").unwrap(),
+        Config::load(None, Overrides::default()).unwrap()
+    );
 }
 
 #[test]
 fn flags_win_over_the_file() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("gateway.toml");
-    std::fs::write(&path, "listen = '127.0.0.1:1'\nstate_dir = '/a'\n[log]\nfilter = 'debug'").unwrap();
-    let overrides = Overrides { state_dir: Some("/b".into()), ..Overrides::default() };
+    std::fs::write(
+        &path,
+        "listen = '127.0.0.1:1'\nstate_dir = '/a'\n[log]\nfilter = 'debug'",
+    )
+    .unwrap();
+    let overrides = Overrides {
+        state_dir: Some("/b".into()),
+        ..Overrides::default()
+    };
     let config = Config::load(Some(&path), overrides).unwrap();
     assert_eq!(config.state_dir, Path::new("/b"));
     assert_eq!(config.listen, "127.0.0.1:1".parse().unwrap());
@@ -77,25 +95,40 @@ fn flags_win_over_the_file() {
 #[test]
 fn slips_are_refused_with_their_key() {
     for (text, says) in [
-        ("listen = '[::]:1'", "unknown field `listen`"),
+        ("liste = '[::]:1'", "unknown field `liste`"),
         ("[limits]\nbody = 1", "unknown field `body`"),
         ("shutdown_drain = 10", "a duration in quotes"),
         ("shutdown_drain = '10'", "is not a duration"),
         ("shutdown_drain = '2h'", "key shutdown_drain"),
-        ("insecure_http_listen = '0.0.0.0:80'", "key insecure_http_listen"),
+        (
+            "insecure_http_listen = '0.0.0.0:80'",
+            "key insecure_http_listen",
+        ),
         ("insecure_http_listen = '192.0.2.1:80'", "in the clear"),
         ("https_certificate = '/c'", "needs https_key"),
         ("https_key = '/k'", "needs https_key"),
         ("public_url = 'http://x'", "is not a public URL"),
         ("trusted_proxies = ['10.0.0.1/8']", "bits beyond the prefix"),
-        ("[agents]\nheartbeat = '30s'", "key agents.grace_after_start"),
+        (
+            "[agents]\nheartbeat = '30s'",
+            "key agents.grace_after_start",
+        ),
         ("[agents]\nheartbeat = '1ms'", "key agents.heartbeat"),
-        ("[agent_tokens]\nlong_validity = '1h'", "key agent_tokens.long_validity"),
+        (
+            "[agent_tokens]\nlong_validity = '1h'",
+            "key agent_tokens.long_validity",
+        ),
         ("[mass_loss]\nfraction = 0.0", "key mass_loss.fraction"),
         ("[mass_loss]\nfraction = nan", "key mass_loss.fraction"),
-        ("[mass_loss]\nminimum_hosts = 0", "key mass_loss.minimum_hosts"),
+        (
+            "[mass_loss]\nminimum_hosts = 0",
+            "key mass_loss.minimum_hosts",
+        ),
         ("[limits]\nconnections = 0", "key limits.connections"),
-        ("[limits]\nrequests_per_key_burst = 0", "key limits.requests_per_key_burst"),
+        (
+            "[limits]\nrequests_per_key_burst = 0",
+            "key limits.requests_per_key_burst",
+        ),
         ("[log]\nformat = 'xml'", "unknown variant `xml`"),
         ("state_dir = ''", "key state_dir"),
         ("x", "gateway.toml"),
@@ -136,8 +169,14 @@ fn release_keys_are_read_inline_and_from_files() {
         release_keys: vec![inline.to_string(), path.to_str().unwrap().to_owned()],
         ..Config::default()
     };
-    assert_eq!(config.trusted_release_keys().unwrap(), [inline, first, second]);
+    assert_eq!(
+        config.trusted_release_keys().unwrap(),
+        [inline, first, second]
+    );
     config.release_keys = vec!["loopback-release-1:damaged".to_owned()];
     let error = config.trusted_release_keys().unwrap_err().to_string();
-    assert!(error.starts_with("configuration key release_keys: "), "{error}");
+    assert!(
+        error.starts_with("configuration key release_keys: "),
+        "{error}"
+    );
 }

@@ -65,7 +65,10 @@ pub async fn spawn(app: &App, listener: TcpListener, router: Router) -> Result<(
     let settings = Settings::from(&app.config);
     let tls = app.ca.https().server_config()?;
     let admin = bind_admin_socket(&app.config.state_dir.join(ADMIN_SOCKET))?;
-    let mut doors = vec![("http.tls", Door::Https(listener, tls)), ("http.admin", Door::Admin(admin))];
+    let mut doors = vec![
+        ("http.tls", Door::Https(listener, tls)),
+        ("http.admin", Door::Admin(admin)),
+    ];
     if let Some(address) = app.config.insecure_http_listen {
         let bound = TcpListener::bind(address).await;
         let listener = bound.map_err(|source| ServeError::Listen { address, source })?;
@@ -74,7 +77,8 @@ pub async fn spawn(app: &App, listener: TcpListener, router: Router) -> Result<(
     }
     let server = Server::new(router, settings, app.tasks.clone(), app.metrics.clone());
     for (name, door) in doors {
-        app.tasks.spawn_critical(name, Arc::clone(&server).serve(door));
+        app.tasks
+            .spawn_critical(name, Arc::clone(&server).serve(door));
     }
     Ok(())
 }
@@ -172,8 +176,15 @@ pub struct Server {
 
 /// What came through a door.
 enum Visitor {
-    Tcp { stream: TcpStream, peer: SocketAddr, guard: SourceGuard },
-    Admin { stream: UnixStream, uid: Option<u32> },
+    Tcp {
+        stream: TcpStream,
+        peer: SocketAddr,
+        guard: SourceGuard,
+    },
+    Admin {
+        stream: UnixStream,
+        uid: Option<u32>,
+    },
 }
 
 impl Server {
@@ -219,19 +230,20 @@ impl Server {
     }
 
     /// The next connection and its slot; nothing when it was not let in.
-    async fn accept(
-        &self,
-        door: &Door,
-    ) -> io::Result<Option<(Visitor, OwnedSemaphorePermit)>> {
+    async fn accept(&self, door: &Door) -> io::Result<Option<(Visitor, OwnedSemaphorePermit)>> {
         let slots = match door {
             Door::Https(..) | Door::Plain(_) => &self.slots,
             Door::Admin(_) => &self.admin_slots,
         };
-        let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+        let slot = Arc::clone(slots)
+            .acquire_owned()
+            .await
+            .map_err(io::Error::other)?;
         let accepted = match door {
-            Door::Https(listener, _) | Door::Plain(listener) => {
-                listener.accept().await.map(|(stream, peer)| self.admit(stream, peer))
-            }
+            Door::Https(listener, _) | Door::Plain(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, peer)| self.admit(stream, peer)),
             Door::Admin(listener) => listener.accept().await.map(|(stream, _)| {
                 let uid = stream.peer_cred().ok().map(|peer| peer.uid());
                 Some(Visitor::Admin { stream, uid })
@@ -247,13 +259,25 @@ impl Server {
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Visitor> {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let proxy = self.settings.trusted_proxies.iter().any(|range| range.contains(peer.ip()));
-        let source = if proxy { None } else { Some(source_of(peer.ip())) };
+        let proxy = self
+            .settings
+            .trusted_proxies
+            .iter()
+            .any(|range| range.contains(peer.ip()));
+        let source = if proxy {
+            None
+        } else {
+            Some(source_of(peer.ip()))
+        };
         let Some(guard) = self.sources.enter(source) else {
             tracing::debug!(%peer, "too many connections from one source");
             return None;
         };
-        Some(Visitor::Tcp { stream, peer, guard })
+        Some(Visitor::Tcp {
+            stream,
+            peer,
+            guard,
+        })
     }
 }
 
@@ -261,7 +285,11 @@ impl Server {
 /// is private already, so that it is never open to others.
 pub fn bind_admin_socket(path: &Path) -> Result<UnixListener, ServeError> {
     let failed = |verb| {
-        move |source| ServeError::AdminSocket { verb, path: path.to_owned(), source }
+        move |source| ServeError::AdminSocket {
+            verb,
+            path: path.to_owned(),
+            source,
+        }
     };
     // One left by an earlier gateway: the lock on the store says that none lives.
     match std::fs::symlink_metadata(path) {

@@ -11,11 +11,22 @@ fn project(n: u8) -> ProjectId {
 }
 
 fn workspace(n: u8) -> Scope {
-    Scope::Workspace { project: project(n / 2), workspace: WorkspaceId::new(Timestamp::from_millis(1), [n; 10]) }
+    Scope::Workspace {
+        project: project(n / 2),
+        workspace: WorkspaceId::new(Timestamp::from_millis(1), [n; 10]),
+    }
 }
 
 fn scopes() -> Vec<Scope> {
-    let mut all = vec![Scope::Deployment, Scope::Project { project: project(0) }, Scope::Project { project: project(1) }];
+    let mut all = vec![
+        Scope::Deployment,
+        Scope::Project {
+            project: project(0),
+        },
+        Scope::Project {
+            project: project(1),
+        },
+    ];
     all.extend((0..4).map(workspace));
     all
 }
@@ -30,7 +41,10 @@ fn any_pattern() -> impl Strategy<Value = Pattern> {
 
 fn any_rule() -> impl Strategy<Value = Rule> {
     let environments = proptest::sample::subsequence(Environment::ALL.to_vec(), 0..=3);
-    (any_pattern(), environments).prop_map(|(allow, environments)| Rule { allow, environments })
+    (any_pattern(), environments).prop_map(|(allow, environments)| Rule {
+        allow,
+        environments,
+    })
 }
 
 fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
@@ -43,8 +57,11 @@ fn any_scope() -> impl Strategy<Value = Scope> {
 
 fn any_authority() -> impl Strategy<Value = Authority> {
     let holding = (any_scope(), any_rules()).prop_map(|(scope, rules)| Holding { scope, rules });
-    let limits = proptest::option::of((any_scope(), any_rules()).prop_map(|(scope, rules)| Limits { scope, rules }));
-    (proptest::collection::vec(holding, 0..4), limits).prop_map(|(holdings, limits)| Authority { holdings, limits })
+    let limits = proptest::option::of(
+        (any_scope(), any_rules()).prop_map(|(scope, rules)| Limits { scope, rules }),
+    );
+    (proptest::collection::vec(holding, 0..4), limits)
+        .prop_map(|(holdings, limits)| Authority { holdings, limits })
 }
 
 proptest! {
@@ -95,25 +112,59 @@ fn built_in_roles_parse_and_exclude_shell_sessions_in_production() {
     for role in BUILT_IN_ROLES {
         role.typed_name();
         role.typed_description();
-        let authority = Authority { holdings: vec![Holding { scope: Scope::Deployment, rules: role.rules() }], limits: None };
-        let shell = |environment| authority.allows(Permission::HostShellSession, &workspace(0), Some(environment));
+        let authority = Authority {
+            holdings: vec![Holding {
+                scope: Scope::Deployment,
+                rules: role.rules(),
+            }],
+            limits: None,
+        };
+        let shell = |environment| {
+            authority.allows(
+                Permission::HostShellSession,
+                &workspace(0),
+                Some(environment),
+            )
+        };
         assert!(!shell(Environment::Production), "{}", role.name);
     }
 }
 
 #[test]
 fn the_owner_covers_every_other_built_in_role() {
-    let owner = BUILT_IN_ROLES.iter().find(|role| role.name == "owner").unwrap();
-    let owner = Authority { holdings: vec![Holding { scope: Scope::Deployment, rules: owner.rules() }], limits: None };
+    let owner = BUILT_IN_ROLES
+        .iter()
+        .find(|role| role.name == "owner")
+        .unwrap();
+    let owner = Authority {
+        holdings: vec![Holding {
+            scope: Scope::Deployment,
+            rules: owner.rules(),
+        }],
+        limits: None,
+    };
     for role in BUILT_IN_ROLES {
-        assert!(owner.covers(&Scope::Deployment, &role.rules()), "{}", role.name);
+        assert!(
+            owner.covers(&Scope::Deployment, &role.rules()),
+            "{}",
+            role.name
+        );
     }
 }
 
 #[test]
 fn holding_each_leaf_does_not_allow_handing_out_the_prefix() {
-    let leaves = Permission::ALL.iter().map(|permission| Rule::everywhere((*permission).into())).collect();
-    let maker = Authority { holdings: vec![Holding { scope: Scope::Deployment, rules: leaves }], limits: None };
+    let leaves = Permission::ALL
+        .iter()
+        .map(|permission| Rule::everywhere((*permission).into()))
+        .collect();
+    let maker = Authority {
+        holdings: vec![Holding {
+            scope: Scope::Deployment,
+            rules: leaves,
+        }],
+        limits: None,
+    };
     let prefix = Rule::everywhere("project.workspace.host".parse().unwrap());
     assert!(!maker.covers(&Scope::Deployment, &[prefix]));
 }

@@ -35,7 +35,9 @@ pub(super) fn client_of(peer: IpAddr, headers: &HeaderMap, trusted: &[AddressRan
             break;
         }
         // A hop that cannot be read ends what can be believed.
-        let Some(before) = parse_hop(hop.trim()) else { break };
+        let Some(before) = parse_hop(hop.trim()) else {
+            break;
+        };
         client = before;
     }
     ClientAddr(client)
@@ -43,9 +45,19 @@ pub(super) fn client_of(peer: IpAddr, headers: &HeaderMap, trusted: &[AddressRan
 
 /// An address, perhaps in brackets, perhaps with a port, as different proxies write it.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
-    let with_port = || hop.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
-    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
-    bare.parse::<IpAddr>().ok().or_else(with_port).map(|address| address.to_canonical())
+    let with_port = || {
+        hop.parse::<std::net::SocketAddr>()
+            .ok()
+            .map(|address| address.ip())
+    };
+    let bare = hop
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(hop);
+    bare.parse::<IpAddr>()
+        .ok()
+        .or_else(with_port)
+        .map(|address| address.to_canonical())
 }
 
 #[cfg(test)]
@@ -53,13 +65,17 @@ mod tests {
     use super::*;
 
     fn client(peer: &str, fields: &[&str]) -> String {
-        let trusted: Vec<AddressRange> =
-            ["10.0.0.0/8", "2001:db8::/32"].iter().map(|text| text.parse().unwrap()).collect();
+        let trusted: Vec<AddressRange> = ["10.0.0.0/8", "2001:db8::/32"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
         let mut headers = HeaderMap::new();
         for field in fields {
             headers.append(FORWARDED_FOR, field.parse().unwrap());
         }
-        client_of(peer.parse().unwrap(), &headers, &trusted).0.to_string()
+        client_of(peer.parse().unwrap(), &headers, &trusted)
+            .0
+            .to_string()
     }
 
     #[test]
@@ -79,9 +95,18 @@ mod tests {
 
     #[test]
     fn what_the_client_itself_wrote_is_never_reached() {
-        assert_eq!(client("10.0.0.1", &["127.0.0.1, 192.0.2.1, 10.0.0.2"]), "192.0.2.1");
-        assert_eq!(client("10.0.0.1", &["127.0.0.1", "192.0.2.1", "10.0.0.2"]), "192.0.2.1");
-        assert_eq!(client("10.0.0.1", &["192.0.2.1, garbage, 10.0.0.2"]), "10.0.0.2");
+        assert_eq!(
+            client("10.0.0.1", &["127.0.0.1, 192.0.2.1, 10.0.0.2"]),
+            "192.0.2.1"
+        );
+        assert_eq!(
+            client("10.0.0.1", &["127.0.0.1", "192.0.2.1", "10.0.0.2"]),
+            "192.0.2.1"
+        );
+        assert_eq!(
+            client("10.0.0.1", &["192.0.2.1, garbage, 10.0.0.2"]),
+            "10.0.0.2"
+        );
         assert_eq!(client("10.0.0.1", &[""]), "10.0.0.1");
     }
 }

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -58,9 +58,14 @@ impl Server {
         match visitor {
             Visitor::Admin { stream, uid } => {
                 let stream = Stalling::new(stream, limit, ());
-                self.speak(stream, Origin::Admin(LocalAdmin { uid }), Protocol::Http1).await;
+                self.speak(stream, Origin::Admin(LocalAdmin { uid }), Protocol::Http1)
+                    .await;
             }
-            Visitor::Tcp { stream, peer, guard } => {
+            Visitor::Tcp {
+                stream,
+                peer,
+                guard,
+            } => {
                 tune(&stream, limit);
                 let stream = Stalling::new(stream, limit, guard);
                 let origin = Origin::Peer(peer.ip());
@@ -97,8 +102,7 @@ impl Server {
             })
         };
         let builder = self.builder(protocol);
-        let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let mut look = tokio::time::interval(look_every(&self.settings));
         let mut closing = false;
@@ -188,8 +192,13 @@ impl Server {
     /// What hyper lets through and we do not.
     fn refusal(&self, request: &Request<Body>) -> Option<Error> {
         let fields = request.headers().iter();
-        let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let fields: usize = fields
+            .map(|(name, value)| name.as_str().len() + value.len() + 4)
+            .sum();
+        let target = request
+            .uri()
+            .path_and_query()
+            .map_or(0, |target| target.as_str().len());
         let limit = self.settings.header_bytes;
         if fields + target > limit {
             let detail = format!("the request's head has more than {limit} bytes");
@@ -268,7 +277,11 @@ impl Busy {
     /// The response, which keeps the connection busy until its body is sent or given up.
     fn until_sent(self, response: Response<Body>) -> Response<Body> {
         response.map(|body| {
-            if body.is_end_stream() { body } else { Body::new(BusyBody { body, _busy: self }) }
+            if body.is_end_stream() {
+                body
+            } else {
+                Body::new(BusyBody { body, _busy: self })
+            }
         })
     }
 }

@@ -15,7 +15,10 @@ pub(super) struct SourceGuard(Option<(Arc<Sources>, IpAddr)>);
 
 impl Sources {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, open: Mutex::default() })
+        Arc::new(Self {
+            limit,
+            open: Mutex::default(),
+        })
     }
 
     /// Counts a connection from `source`, unless it has too many; without a source it
@@ -36,7 +39,9 @@ impl Sources {
 
 impl Drop for SourceGuard {
     fn drop(&mut self) {
-        let Some((sources, source)) = &self.0 else { return };
+        let Some((sources, source)) = &self.0 else {
+            return;
+        };
         let mut open = sources.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(source) {
             *count -= 1;
@@ -64,6 +69,10 @@ mod tests {
         for _ in 0..9 {
             assert!(sources.enter(None).is_some());
         }
-        assert_eq!(sources.open.lock().unwrap().len(), 1, "who is gone is forgotten");
+        assert_eq!(
+            sources.open.lock().unwrap().len(),
+            1,
+            "who is gone is forgotten"
+        );
     }
 }

@@ -26,7 +26,12 @@ pub(super) struct Stalling<S, G> {
 
 impl<S, G> Stalling<S, G> {
     pub(super) fn new(stream: S, limit: Duration, guard: G) -> Self {
-        Self { stream, limit, deadline: None, _guard: guard }
+        Self {
+            stream,
+            limit,
+            deadline: None,
+            _guard: guard,
+        }
     }
 
     /// Passes `progress` on, or fails when there was none for too long.
@@ -44,7 +49,10 @@ impl<S, G> Stalling<S, G> {
             .deadline
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
         ready!(deadline.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the peer does not read",
+        )))
     }
 }
 

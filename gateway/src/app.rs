@@ -1,0 +1,158 @@
+//! The gateway's parts, in one place, each owning its own state.
+//!
+//! [`App`] is what handlers, links and reconcilers share. It decides nothing: it
+//! knows the clock, draws ids, and commits. A commit here is the whole of "do
+//! it": the change, its audit entries and the history go to the store as one
+//! batch, and the call returns when this gateway's own view shows it.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use ::link::carrier::Hub;
+use gateway_store::{Batch, CommitError, Mirror, Rev, Store};
+use model::Timestamp;
+use model::ids::{ApiKeyId, DeploymentId};
+
+use crate::ca::CertificateAuthority;
+use crate::config::Config;
+use crate::error::Result;
+use crate::events::EventHub;
+use crate::keys::{OwnerSecret, ServerKeys};
+use crate::link::registry::Links;
+use crate::metrics::Metrics;
+use crate::rate::{Limits, Quota};
+use crate::releases::Releases;
+use crate::state::catalog::Catalog;
+use crate::tasks::Tasks;
+use crate::usage::KeyUses;
+
+/// How long a request waits for its own change to become visible. Far above the
+/// microseconds it takes; reaching it means that the mirror is stuck.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Everything shared.
+pub struct App {
+    /// As read at start.
+    pub config: Config,
+    /// Which deployment this is.
+    pub deployment: DeploymentId,
+    /// The durable state.
+    pub store: Arc<dyn Store>,
+    /// Its mirror in memory.
+    pub catalog: Arc<Catalog>,
+    /// Keeps the catalog current.
+    pub mirror: Mirror,
+    /// Server secrets.
+    pub keys: ServerKeys,
+    /// The one-time secret of the first run.
+    pub owner_secret: OwnerSecret,
+    /// Certificates.
+    pub ca: Arc<CertificateAuthority>,
+    /// Who is linked.
+    pub links: Links,
+    /// What followers of a workspace are told.
+    pub events: EventHub,
+    /// When API keys were used, until it is written down.
+    pub key_uses: KeyUses,
+    /// Limits on attempts and requests.
+    pub rates: Rates,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Agent releases.
+    pub releases: Releases,
+    /// Everything that runs.
+    pub tasks: Tasks,
+    /// When this gateway started, on the monotonic clock.
+    pub started: Instant,
+    /// The URL hosts and people use.
+    pub public_url: String,
+    /// Where WebSockets that carry QUIC are attached, once the endpoint is there.
+    pub hub: OnceLock<Arc<Hub>>,
+    /// Whether automatic actions stand still.
+    pub frozen: AtomicBool,
+}
+
+/// Limits on attempts and requests.
+#[derive(Debug)]
+pub struct Rates {
+    /// Failed authentications, by source.
+    pub failed_auth: Limits<IpAddr>,
+    /// Enrolment attempts, by source.
+    pub enrolment: Limits<IpAddr>,
+    /// Requests, by API key.
+    pub requests: Limits<ApiKeyId>,
+    /// Audit entries about refusals, by source: a flood is one entry now and then.
+    pub refusals: Limits<IpAddr>,
+}
+
+impl App {
+    /// The wall clock.
+    pub fn now(&self) -> Timestamp {
+        wall_clock()
+    }
+
+    /// Time since this gateway started, by the monotonic clock.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Commits `batch` and waits until the catalog shows it.
+    pub async fn commit(&self, batch: Batch) -> Result<Rev> {
+        Ok(self.try_commit(batch).await??)
+    }
+
+    /// Like [`App::commit`], with the store's own refusals apart, for callers that
+    /// know what a conflict means.
+    pub async fn try_commit(&self, batch: Batch) -> Result<Result<Rev, CommitError>> {
+        let rev = match self.store.commit(batch).await {
+            Ok(rev) => rev,
+            Err(error) => {
+                self.metrics.commit_failed(&error);
+                return Ok(Err(error));
+            }
+        };
+        self.metrics.committed();
+        self.mirror.wait_for(rev, VISIBLE_WITHIN).await?;
+        Ok(Ok(rev))
+    }
+
+    /// Stops automatic actions, or lets them go on.
+    pub fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Relaxed);
+    }
+
+    /// Whether automatic actions stand still.
+    pub fn frozen(&self) -> bool {
+        self.frozen.load(Ordering::Relaxed)
+    }
+
+    /// A new id.
+    pub fn new_id<I>(&self, make: fn(Timestamp, [u8; 10]) -> I) -> I {
+        make(self.now(), crate::keys::random())
+    }
+}
+
+impl Rates {
+    /// As configured.
+    pub fn new(config: &Config) -> Self {
+        // Sources remembered at a time: a few megabytes at most, and an attacker
+        // with more addresses than that gets no more than one attempt from each.
+        const SOURCES: usize = 65_536;
+        Self {
+            failed_auth: Limits::by_source(config.limits.failed_auth_per_source(), SOURCES),
+            enrolment: Limits::by_source(config.limits.enrolments_per_source(), SOURCES),
+            requests: Limits::new(config.limits.requests_per_key(), SOURCES),
+            refusals: Limits::by_source(Quota::per(10, Duration::from_secs(60)), SOURCES),
+        }
+    }
+}
+
+/// The wall clock, as a [`Timestamp`].
+pub fn wall_clock() -> Timestamp {
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}

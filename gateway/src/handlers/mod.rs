@@ -1,0 +1,14 @@
+//! What each operation does, a file per area. A handler reads the catalog,
+//! builds one batch (the change, its audit entry, its history) and finishes the
+//! call with it; whatever must happen afterwards, a reconciler notices.
+
+pub mod access;
+pub mod agent_token;
+pub mod audit;
+pub mod certificate_authority;
+pub mod event;
+pub mod host;
+pub mod page;
+pub mod people;
+pub mod system;
+pub mod tenancy;

@@ -1,0 +1,231 @@
+//! The gateway itself, and what an installer fetches.
+
+use std::sync::Arc;
+
+use api::ProblemCode;
+use api::v1::system::*;
+use axum::body::Body;
+use axum::http::Response;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use axum::http::request::Parts;
+use gateway_core::install::{Binary, InstallParams, render};
+use gateway_store::{Batch, Condition, Record as _};
+use model::ids::{RoleBindingId, UserId};
+use model::tenancy::Scope;
+
+use super::people::{api_key_view, new_key, user_view};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::call::{Call, PublicCall};
+use crate::state::catalog::built_in_role_id;
+use crate::state::names::{self, Namespace};
+use crate::state::records::{
+    ApiKeyRecordV1, BindingRecordV1, ClaimedRecordV1, UserRecordV1, key_of,
+};
+
+/// Whether the process is alive.
+pub async fn get_health(app: Arc<App>, _: PublicCall<GetHealth>) -> Result<Health> {
+    Ok(health(&app, HealthStatus::Ok))
+}
+
+/// Whether the gateway serves.
+pub async fn get_ready(app: Arc<App>, _: PublicCall<GetReady>) -> Result<Health> {
+    if app.tasks.stopping() {
+        return Err(Error::unavailable(
+            "the gateway is stopping",
+            std::time::Duration::from_secs(5),
+        ));
+    }
+    Ok(health(&app, HealthStatus::Ok))
+}
+
+fn health(app: &App, status: HealthStatus) -> Health {
+    Health {
+        status,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        now: app.now(),
+    }
+}
+
+/// The document.
+pub async fn get_openapi(
+    _: Arc<App>,
+    _: PublicCall<GetOpenapi>,
+    _: Parts,
+) -> Result<Response<Body>> {
+    let document = api::openapi::document(&api::v1::operations(), "1");
+    let mut response = Response::new(Body::from(document.to_string()));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// Metrics.
+pub async fn get_metrics(app: Arc<App>, _: Call<GetMetrics>, _: Parts) -> Result<Response<Body>> {
+    crate::reconcile::gauges::refresh(&app);
+    let mut response = Response::new(Body::from(app.metrics.encode()));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    );
+    Ok(response)
+}
+
+/// Makes the owner. Absent for ever once done: the record is the lock, the
+/// secret's file only the key.
+pub async fn claim_first_run(app: Arc<App>, call: PublicCall<ClaimFirstRun>) -> Result<Claimed> {
+    let absent = || Error::not_found("operation");
+    if app.catalog.read().claimed {
+        return Err(absent());
+    }
+    if let Some(source) = call.meta.source
+        && let Err(wait) = app.rates.failed_auth.take(&source, app.uptime())
+    {
+        return Err(Error::rate_limited(wait));
+    }
+    if !app.owner_secret.matches(&call.body.secret) {
+        let detail =
+            "the secret is wrong; it stands in `owner.secret` in the gateway's state directory";
+        return Err(Error::new(ProblemCode::Unauthenticated, detail));
+    }
+    let now = call.meta.now;
+    let user = UserRecordV1 {
+        id: app.new_id(UserId::new),
+        name: call.body.name.clone(),
+        service_account: false,
+        display_name: Default::default(),
+        disabled: false,
+        created_at: now,
+    };
+    let (key, secret) = new_key(&app, user.id, now);
+    let binding = BindingRecordV1 {
+        id: app.new_id(RoleBindingId::new),
+        user: user.id,
+        role: built_in_role_id(0),
+        scope: Scope::Deployment,
+        created_at: now,
+    };
+    let claimed = ClaimedRecordV1::key(&["claimed"])?;
+    let mut batch = Batch::new();
+    batch.require(&claimed, Condition::Absent);
+    batch.put_record(
+        &claimed,
+        &ClaimedRecordV1 {
+            owner: user.id,
+            at: now,
+        },
+    )?;
+    names::take(&mut batch, Namespace::User, &user.name, user.id)?;
+    batch.put_record(&key_of::<UserRecordV1>(user.id), &user)?;
+    batch.put_record(&key_of::<ApiKeyRecordV1>(key.id), &key)?;
+    batch.put_record(&key_of::<BindingRecordV1>(binding.id), &binding)?;
+    call.origin()
+        .entry(now, "deployment.claim")
+        .on(user.id)
+        .with("name", &user.name)
+        .in_deployment(&mut batch);
+    match app.try_commit(batch).await? {
+        Ok(_) => {}
+        // Somebody else was faster.
+        Err(gateway_store::CommitError::Conflict { .. }) => return Err(absent()),
+        Err(error) => return Err(error.into()),
+    }
+    app.owner_secret.consume();
+    let key = api::v1::people::CreatedApiKey {
+        api_key: api_key_view(&app, &key),
+        secret: secret.reveal(),
+    };
+    Ok(Claimed {
+        user: user_view(&user),
+        key,
+    })
+}
+
+/// The installer.
+pub async fn get_install_script(
+    app: Arc<App>,
+    call: PublicCall<GetInstallScript>,
+    _: Parts,
+) -> Result<Response<Body>> {
+    let channel = call.query.channel.unwrap_or_default();
+    let release = app
+        .releases
+        .channel(channel)
+        .map_err(|error| no_release(channel, &error))?;
+    let files = &release.manifest().files;
+    let binaries: Vec<_> = files
+        .iter()
+        .map(|file| Binary {
+            arch: &file.arch,
+            name: &file.name,
+            sha256: &file.sha256,
+            size: file.size,
+        })
+        .collect();
+    let keys = app.releases.public_keys();
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    let pin = app.ca.https_pin();
+    let params = InstallParams {
+        base_url: &app.public_url,
+        channel: channel.as_str(),
+        verbose: call.query.verbose.unwrap_or(false),
+        production: app.config.production,
+        version: &release.manifest().version,
+        binaries: &binaries,
+        ca_pem: &app.ca.trust_bundle().to_pem(),
+        https_pin: Some(&pin),
+        release_keys: &keys,
+    };
+    let script =
+        render(&params).map_err(|refused| Error::new(ProblemCode::Invalid, refused.to_string()))?;
+    let mut response = Response::new(Body::from(script));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/x-shellscript; charset=utf-8"),
+    );
+    Ok(response)
+}
+
+/// One file of a release. The name is looked up in the verified manifest; it is
+/// never a path.
+pub async fn get_agent_release_file(
+    app: Arc<App>,
+    call: PublicCall<GetAgentReleaseFile>,
+    _: Parts,
+) -> Result<Response<Body>> {
+    let channel = call.path.channel;
+    let release = app
+        .releases
+        .channel(channel)
+        .map_err(|error| no_release(channel, &error))?;
+    if release.manifest().version != call.path.version {
+        return Err(Error::new(
+            ProblemCode::NotFound,
+            format!(
+                "this gateway serves version {} on this channel",
+                release.manifest().version
+            ),
+        ));
+    }
+    let bytes = release
+        .file(&call.path.file)
+        .ok_or_else(|| Error::not_found("file in this release"))?;
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}
+
+fn no_release(channel: Channel, error: &(dyn std::error::Error + 'static)) -> Error {
+    tracing::warn!(channel = channel.as_str(), error = %model::error_chain(error), "no agent release can be served");
+    let detail = format!(
+        "this gateway has no valid agent release on the channel `{}`; its log says why",
+        channel.as_str()
+    );
+    Error::new(ProblemCode::NotFound, detail)
+}

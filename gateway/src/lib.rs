@@ -1,0 +1,35 @@
+//! The gateway: control plane, HTTP API, QUIC listener, reconcilers, state.
+//!
+//! ```text
+//!  people, CLI ── HTTPS ──► http ──► handlers ──┐ one batch: change + audit
+//!                                               ▼
+//!                                     store (redb) ──watch──► catalog (memory)
+//!                                               ▲                  │
+//!  agents ── QUIC ───────► link ── sessions ────┘      reads, steward, reconcilers
+//! ```
+//!
+//! Read in this order: [`app`] is what everything shares, [`state`] what is
+//! known, [`http`] and [`handlers`] how people change it, [`link`] how hosts do,
+//! [`reconcile`] what happens by itself, [`serve`] the order of start and stop.
+
+pub mod app;
+pub mod auth;
+pub mod ca;
+pub mod config;
+pub mod error;
+pub mod events;
+pub mod files;
+pub mod handlers;
+pub mod http;
+pub mod keys;
+pub mod link;
+pub mod metrics;
+pub mod rate;
+pub mod reconcile;
+pub mod refusals;
+pub mod releases;
+pub mod serve;
+pub mod state;
+pub mod tasks;
+pub mod usage;
+pub mod view;

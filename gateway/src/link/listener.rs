@@ -1,0 +1,114 @@
+//! Takes in connections from UDP and from the carrier, finds out what they are,
+//! and gives each to enrolment or to a session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::link::accept::{Acceptor, AdmissionLimits, Handshake};
+use ::link::carrier::Hub;
+use ::link::frame::{Deadlines, FrameReader, write_message};
+use ::link::identity::CertIdentity;
+use ::link::tls::{Peer, Verifier, peer_of};
+use model::host::Carrier;
+use protocol::frame::MAX_FRAME;
+use protocol::v1::EnrolRequest;
+
+use super::{ProvenHost, enrolment, session};
+use crate::app::App;
+
+/// For the one question and the one answer of an enrolment.
+const ENROLMENT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Accepts on one endpoint until it is closed.
+pub async fn accept(
+    app: Arc<App>,
+    acceptor: Acceptor,
+    verifier: Arc<Verifier>,
+    hub: Option<Arc<Hub>>,
+) {
+    while let Some(handshake) = acceptor.next().await {
+        let (app, verifier, hub) = (Arc::clone(&app), Arc::clone(&verifier), hub.clone());
+        let tasks = app.tasks.clone();
+        tasks.spawn("link", async move {
+            take_in(app, handshake, &verifier, hub.as_deref()).await
+        });
+    }
+}
+
+/// Limits for newcomers, by the size of this machine.
+pub fn admission() -> AdmissionLimits {
+    AdmissionLimits::default()
+}
+
+async fn take_in(app: Arc<App>, handshake: Handshake, verifier: &Verifier, hub: Option<&Hub>) {
+    let remote = handshake.remote();
+    let connection = match handshake.finish().await {
+        Ok(connection) => connection,
+        Err(error) => {
+            app.metrics.refused_handshake("handshake");
+            tracing::debug!(source = %remote, error = %model::error_chain(&error), "handshake failed");
+            return;
+        }
+    };
+    let (carrier, from) = match hub {
+        Some(hub) => (Carrier::WebSocket, hub.remote_of(remote).unwrap_or(remote)),
+        None => (Carrier::Udp, remote),
+    };
+    match peer_of(&connection, verifier) {
+        Ok(Peer::Enrolling) => enrol(&app, &connection, from).await,
+        Ok(Peer::Agent(peer)) => {
+            let CertIdentity::Agent {
+                workspace,
+                host,
+                generation,
+                ..
+            } = peer.identity
+            else {
+                // The verifier lets only agents through.
+                connection.close(1u32.into(), b"not an agent");
+                return;
+            };
+            let proven = ProvenHost {
+                workspace,
+                host,
+                generation,
+                expired: peer.expired,
+            };
+            session::run(app, connection, proven, carrier, from).await;
+        }
+        Err(error) => {
+            app.metrics.refused_handshake("certificate");
+            tracing::info!(source = %from, error = %model::error_chain(&error), "connection refused");
+            connection.close(1u32.into(), b"certificate refused");
+        }
+    }
+}
+
+async fn enrol(app: &Arc<App>, connection: &quinn::Connection, from: SocketAddr) {
+    let exchange = async {
+        let (mut send, receive) = connection.accept_bi().await.ok()?;
+        let deadlines = Deadlines {
+            idle: ENROLMENT_WITHIN,
+            frame: ENROLMENT_WITHIN,
+        };
+        let mut reader = FrameReader::new(receive, MAX_FRAME, deadlines);
+        let request: EnrolRequest = reader.next().await.ok()??;
+        let reply = enrolment::answer(app, request, from).await;
+        write_message(&mut send, &reply, MAX_FRAME, ENROLMENT_WITHIN)
+            .await
+            .ok()?;
+        send.finish().ok()?;
+        // The answer is worth more than the time: let it arrive.
+        let _ = send.stopped().await;
+        Some(())
+    };
+    if !matches!(
+        tokio::time::timeout(ENROLMENT_WITHIN, exchange).await,
+        Ok(Some(()))
+    ) {
+        app.metrics.enrolment("broken_off");
+        tracing::debug!(source = %from, "enrolment was broken off");
+    }
+    connection.close(0u32.into(), b"done");
+}

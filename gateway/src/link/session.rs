@@ -1,0 +1,335 @@
+//! The control stream of one host.
+//!
+//! ```text
+//! Hello ─ admit ─┬─ refused: say why, close
+//!                ├─ a clone: quarantine it
+//!                └─ welcome: registered, counter raised
+//!                      │
+//!                      ▼
+//!   loop { frame from the agent | request from inside | hourly counter }
+//!                      │
+//!                      ▼
+//!   deregistered; unless another link took over or the gateway stops, the loss
+//!   is written down
+//! ```
+//!
+//! One task owns the stream and everything about this link, so that nothing here
+//! needs a lock. Whoever wants something from it asks through its mailbox.
+
+mod admit;
+mod frames;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::link::frame::{Deadlines, FrameReader, write_message};
+use model::host::Carrier;
+use protocol::frame::MAX_FRAME;
+use protocol::v1::{
+    AgentFrame, GatewayFrame, Hello, Refusal, RefusalCode, agent_frame, gateway_frame,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::registry::{LiveLink, ToSession};
+use super::{ProvenHost, quarantine, refusal};
+use crate::app::App;
+
+/// For the stream to open and the hello to come.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// For an agent to take a frame from us.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// A frame that has begun must end.
+const FRAME_WITHIN: Duration = Duration::from_secs(10);
+/// The counter moves this often on a live link, so that a copy of a running host
+/// soon belongs to the past.
+const ADVANCE_EVERY: Duration = Duration::from_secs(3600);
+/// Enough for a last frame to arrive before the connection is closed.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Frames that an agent may send in a burst, and how fast the burst refills: far
+/// above what heartbeats, facts and renewals need.
+const FRAMES_BURST: f64 = 64.0;
+const FRAMES_PER_SECOND: f64 = 8.0;
+
+/// Why a session ended.
+#[derive(Debug)]
+enum End {
+    /// The agent closed, or the connection was lost.
+    Lost(String),
+    /// The agent said goodbye.
+    Goodbye(protocol::v1::GoodbyeReason),
+    /// Another link of this host took over.
+    TakenOver,
+    /// We told it to go.
+    Dismissed(Refusal),
+    /// The gateway stops.
+    Stopping,
+}
+
+/// The control stream, both ways.
+struct Stream {
+    reader: FrameReader<quinn::RecvStream>,
+    send: quinn::SendStream,
+}
+
+impl Stream {
+    async fn tell(&mut self, body: gateway_frame::Body) -> Result<(), End> {
+        let frame = GatewayFrame { body: Some(body) };
+        let written = write_message(&mut self.send, &frame, MAX_FRAME, WRITE_WITHIN).await;
+        written.map_err(|error| End::Lost(model::error_chain(&error)))
+    }
+
+    async fn next(&mut self) -> Result<agent_frame::Body, End> {
+        loop {
+            match self.reader.next::<AgentFrame>().await {
+                // A frame of a kind that this version does not know.
+                Ok(Some(AgentFrame { body: None })) => {}
+                Ok(Some(AgentFrame { body: Some(body) })) => return Ok(body),
+                Ok(None) => return Err(End::Lost("the agent closed its stream".to_owned())),
+                Err(error) => return Err(End::Lost(model::error_chain(&error))),
+            }
+        }
+    }
+}
+
+/// A welcomed host's link, as its task sees it.
+struct Session {
+    app: Arc<App>,
+    proven: ProvenHost,
+    link: Arc<LiveLink>,
+    stream: Stream,
+    mailbox: mpsc::Receiver<ToSession>,
+    probes: Vec<oneshot::Sender<()>>,
+    hello: Hello,
+    /// Newest counter sent.
+    issued: u64,
+    /// What the agent was told, so that only changes are told again.
+    told: Told,
+    allowance: f64,
+    allowance_at: tokio::time::Instant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    heartbeat_ms: u32,
+    trust_version: u64,
+    quarantined: bool,
+    reidentify: bool,
+}
+
+/// Serves one connection until it ends.
+pub async fn run(
+    app: Arc<App>,
+    connection: quinn::Connection,
+    proven: ProvenHost,
+    carrier: Carrier,
+    from: SocketAddr,
+) {
+    let opened = tokio::time::timeout(HELLO_WITHIN, connection.accept_bi()).await;
+    let Ok(Ok((send, receive))) = opened else {
+        connection.close(2u32.into(), b"no control stream");
+        return;
+    };
+    let idle = app
+        .catalog
+        .read()
+        .workspaces
+        .get(&proven.workspace)
+        .map(|workspace| workspace.thresholds)
+        .unwrap_or_default();
+    let deadlines = Deadlines {
+        idle: Duration::from_millis(idle.unreachable_ms.into()).max(HELLO_WITHIN),
+        frame: FRAME_WITHIN,
+    };
+    let mut stream = Stream {
+        reader: FrameReader::new(receive, MAX_FRAME, deadlines),
+        send,
+    };
+    let first = tokio::time::timeout(HELLO_WITHIN, stream.next()).await;
+    let Ok(Ok(agent_frame::Body::Hello(hello))) = first else {
+        connection.close(2u32.into(), b"hello expected");
+        return;
+    };
+    let refused = match admit::admit(&app, &proven, &hello, carrier, from).await {
+        Ok(admit::Outcome::Welcome(welcome)) => {
+            serve(
+                app,
+                &connection,
+                stream,
+                proven,
+                hello,
+                *welcome,
+                carrier,
+                from,
+            )
+            .await;
+            return;
+        }
+        Ok(admit::Outcome::Clone(evidence)) => {
+            quarantine::receive(
+                &app,
+                &proven,
+                evidence,
+                &mut stream_parts(&mut stream),
+                from,
+            )
+            .await
+        }
+        Err(refused) => Some(refused),
+    };
+    if let Some(refused) = refused {
+        app.metrics.refused_handshake("refused");
+        tracing::info!(host.id = %proven.host, source = %from, code = refused.code, reason = refused.message, "link refused");
+        let _ = stream.tell(gateway_frame::Body::Refused(refused)).await;
+    }
+    finish(&mut stream, &connection).await;
+}
+
+/// What quarantine needs of the stream.
+struct Parts<'a>(&'a mut Stream);
+
+fn stream_parts(stream: &mut Stream) -> Parts<'_> {
+    Parts(stream)
+}
+
+impl quarantine::Talk for Parts<'_> {
+    async fn ask_for_key(&mut self, reason: String) -> Option<Vec<u8>> {
+        let reidentify = protocol::v1::Reidentify { reason };
+        self.0
+            .tell(gateway_frame::Body::Reidentify(reidentify))
+            .await
+            .ok()?;
+        loop {
+            match tokio::time::timeout(HELLO_WITHIN, self.0.next()).await {
+                Ok(Ok(agent_frame::Body::Renew(renew))) => return Some(renew.csr),
+                // Whatever else a host says while it is asked is of no interest.
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) | Err(_) => return None,
+            }
+        }
+    }
+
+    async fn grant(&mut self, grant: protocol::v1::Grant) {
+        let _ = self.0.tell(gateway_frame::Body::Renewed(grant)).await;
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything one link is made of, used once"
+)]
+async fn serve(
+    app: Arc<App>,
+    connection: &quinn::Connection,
+    mut stream: Stream,
+    proven: ProvenHost,
+    hello: Hello,
+    welcome: admit::Welcomed,
+    carrier: Carrier,
+    from: SocketAddr,
+) {
+    let _counted = app.metrics.link(carrier.as_str());
+    let told = Told {
+        heartbeat_ms: welcome
+            .frame
+            .settings
+            .as_ref()
+            .map_or(0, |settings| settings.heartbeat_ms),
+        trust_version: hello.trust_version.max(
+            welcome
+                .frame
+                .trust
+                .as_ref()
+                .map_or(0, |trust| trust.version),
+        ),
+        quarantined: welcome.frame.quarantined,
+        reidentify: false,
+    };
+    let issued = welcome.frame.counter;
+    let end = match stream
+        .tell(gateway_frame::Body::Welcome(welcome.frame))
+        .await
+    {
+        Err(end) => {
+            app.links.deregister(proven.host, welcome.link.id);
+            frames::write_down_loss(&app, proven.host, &end).await;
+            return;
+        }
+        Ok(()) => {
+            tracing::info!(host.id = %proven.host, source = %from, carrier = %carrier, version = %hello.agent_version, "host linked");
+            let mut session = Session {
+                app: Arc::clone(&app),
+                proven,
+                link: welcome.link,
+                stream,
+                mailbox: welcome.mailbox,
+                probes: Vec::new(),
+                hello,
+                issued,
+                told,
+                allowance: FRAMES_BURST,
+                allowance_at: tokio::time::Instant::now(),
+            };
+            let end = session.talk().await;
+            stream = session.stream;
+            app.links.deregister(proven.host, session.link.id);
+            end
+        }
+    };
+    tracing::info!(host.id = %proven.host, end = ?end, "link ended");
+    match &end {
+        End::Dismissed(why) => {
+            let _ = stream.tell(gateway_frame::Body::Refused(why.clone())).await;
+        }
+        End::Stopping => {
+            let spread =
+                Duration::from_millis(u64::from(u16::from_be_bytes(crate::keys::random())) % 2000);
+            let why = refusal(
+                RefusalCode::Draining,
+                "the gateway is restarting",
+                Duration::from_millis(500) + spread,
+            );
+            let _ = stream.tell(gateway_frame::Body::Refused(why)).await;
+        }
+        End::Lost(_) | End::Goodbye(_) | End::TakenOver => {}
+    }
+    finish(&mut stream, connection).await;
+    frames::write_down_loss(&app, proven.host, &end).await;
+}
+
+impl Session {
+    async fn talk(&mut self) -> End {
+        let mut advance =
+            tokio::time::interval_at(tokio::time::Instant::now() + ADVANCE_EVERY, ADVANCE_EVERY);
+        // What happened between the admission's reading and the registration.
+        if let Err(end) = self.look().await {
+            return end;
+        }
+        let app = Arc::clone(&self.app);
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = app.tasks.stop().cancelled() => return End::Stopping,
+                request = self.mailbox.recv() => match request {
+                    Some(request) => self.requested(request).await,
+                    None => return End::TakenOver,
+                },
+                frame = self.stream.next() => match frame {
+                    Ok(body) => self.arrived(body).await,
+                    Err(end) => Err(end),
+                },
+                _ = advance.tick() => self.advance().await,
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+}
+
+/// Lets the last frame arrive, then closes.
+async fn finish(stream: &mut Stream, connection: &quinn::Connection) {
+    let _ = stream.send.finish();
+    let _ = tokio::time::timeout(LAST_WORDS, stream.send.stopped()).await;
+    connection.close(0u32.into(), b"done");
+}

@@ -1,0 +1,341 @@
+//! Start and stop, in order.
+//!
+//! Start: secrets, store, authority, catalog, then reconcilers, then the doors:
+//! nothing answers before the state is loaded.
+//!
+//! Stop: no new connections; HTTP drains; sessions tell their agents to come
+//! back; reconcilers write down what they hold; QUIC closes; the store closes
+//! last.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use ::link::accept::Acceptor;
+use ::link::carrier::Hub;
+use ::link::socket::{GATEWAY_BUFFER, bind_udp};
+use ::link::tls::Verifier;
+use ::link::transport::{IDLE_TIMEOUT, endpoint_config, server_config};
+use ::link::verify::system_clock;
+use anyhow::Context as _;
+use gateway_store::{Mirror, OpenOptions, RedbStore, Store};
+use model::Timestamp;
+use model::ids::DeploymentId;
+use tokio::net::TcpListener;
+
+use crate::app::{App, Rates, wall_clock};
+use crate::ca::CertificateAuthority;
+use crate::ca::https::HttpsSource;
+use crate::config::Config;
+use crate::events::EventHub;
+use crate::files;
+use crate::http::{routes, server};
+use crate::keys::{OwnerSecret, ServerKeys};
+use crate::link::listener;
+use crate::link::registry::Links;
+use crate::metrics::Metrics;
+use crate::reconcile;
+use crate::releases::Releases;
+use crate::state::catalog::Catalog;
+use crate::tasks::Tasks;
+use crate::usage::KeyUses;
+
+/// A gateway certificate is looked at this often; it is renewed at half its life.
+const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+
+/// A gateway that serves. Tests hold one in their own process.
+pub struct Running {
+    /// What it shares.
+    pub app: Arc<App>,
+    /// Where it listens, for HTTPS and QUIC alike.
+    pub address: std::net::SocketAddr,
+    endpoints: Vec<quinn::Endpoint>,
+    store: Arc<RedbStore>,
+}
+
+/// Serves until a signal comes or a critical task fails.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let running = start(config).await?;
+    announce(&running);
+    signal(&running.app.tasks).await?;
+    running.stop().await
+}
+
+/// Starts everything.
+pub async fn start(config: Config) -> anyhow::Result<Running> {
+    let started = Instant::now();
+    let state = config.state_dir.clone();
+    files::ensure_private_dir(&state)?;
+    let keys = ServerKeys::load_or_create(&state.join("keys"))?;
+    let deployment = deployment_id(&state)?;
+    let options = OpenOptions::new(keys.audit_key()).deployment(deployment.to_bytes());
+    let store = open_store(&state, options).await?;
+
+    let metrics = Metrics::new();
+    let tasks = Tasks::new(metrics.clone());
+    let catalog = Arc::new(Catalog::default());
+    let tracker = tokio_util::task::TaskTracker::new();
+    let mirror = Mirror::start(
+        Arc::clone(&store) as Arc<dyn Store>,
+        Catalog::prefixes(),
+        Arc::clone(&catalog) as Arc<dyn gateway_store::Index>,
+        &tracker,
+        // The mirror outlives everything that commits: it ends with the store.
+        &tokio_util::sync::CancellationToken::new(),
+    )
+    .await
+    .context("load the state")?;
+
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("listen on {} (TCP)", config.listen))?;
+    let address = listener.local_addr()?;
+    let public_url = config.public_url_or_local(address);
+    let https = match (&config.https_certificate, &config.https_key) {
+        (Some(certificate), Some(key)) => HttpsSource::Operator {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        },
+        _ => HttpsSource::Internal(public_url.clone()),
+    };
+    let ca =
+        CertificateAuthority::load_or_create(&state.join("ca"), deployment, https, wall_clock())?;
+    publish_authorities(&state, &ca)?;
+
+    let owner_secret = OwnerSecret::at(&state);
+    if catalog.read().claimed {
+        owner_secret.consume()
+    } else {
+        owner_secret.ensure()?
+    }
+
+    let app = Arc::new(App {
+        deployment,
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        catalog,
+        mirror,
+        keys,
+        owner_secret,
+        ca: Arc::new(ca),
+        links: Links::new(started, config.agents.grace_after_start),
+        events: EventHub::new(u64::from_be_bytes(crate::keys::random())),
+        key_uses: KeyUses::default(),
+        rates: Rates::new(&config),
+        metrics,
+        releases: Releases::new(&config)?,
+        tasks,
+        started,
+        public_url: public_url.origin(),
+        hub: OnceLock::new(),
+        frozen: AtomicBool::new(false),
+        config,
+    });
+    let (endpoints, renew_at) = listen_quic(&app, address)?;
+    reconcile::spawn(&app);
+    app.tasks.spawn_critical(
+        "certificates",
+        renew_certificates(Arc::clone(&app), endpoints.clone(), renew_at),
+    );
+    app.tasks
+        .spawn_critical("releases", app.releases.clone().follow(app.tasks.clone()));
+    let (router, _) = routes(Arc::clone(&app));
+    server::spawn(&app, listener, router)
+        .await
+        .context("serve HTTP")?;
+    tracing::info!(
+        address = %address,
+        url = %app.public_url,
+        deployment = %deployment,
+        hosts = app.catalog.read().hosts.len(),
+        took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "gateway serves"
+    );
+    Ok(Running {
+        app,
+        address,
+        endpoints,
+        store,
+    })
+}
+
+impl Running {
+    /// Stops in order.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let tasks = &self.app.tasks;
+        tasks.stop().cancel();
+        let left = tasks.finish(self.app.config.shutdown_drain).await;
+        if !left.is_empty() {
+            tracing::warn!(tasks = ?left, "these did not finish in time");
+        }
+        for endpoint in &self.endpoints {
+            endpoint.close(0u32.into(), b"the gateway stops");
+        }
+        self.store.close().await;
+        match tasks.failure() {
+            Some(failure) => {
+                Err(failure).context("a part without which the gateway cannot work has failed")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+async fn open_store(state: &Path, options: OpenOptions) -> anyhow::Result<Arc<RedbStore>> {
+    let path = state.join("loopback.redb");
+    let opened = tokio::task::spawn_blocking(move || RedbStore::open(path, options)).await?;
+    Ok(Arc::new(opened?))
+}
+
+/// Made at the first start; also stamped into the store and every certificate.
+fn deployment_id(state: &Path) -> anyhow::Result<DeploymentId> {
+    let path = state.join("deployment");
+    if let Some(bytes) = files::read_private(&path, 256)? {
+        let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
+        return text.parse().with_context(|| {
+            format!(
+                "read the deployment's id in {}; restore it from a backup",
+                path.display()
+            )
+        });
+    }
+    let id = DeploymentId::new(wall_clock(), crate::keys::random());
+    files::write_private(&path, format!("{id}\n").as_bytes())?;
+    Ok(id)
+}
+
+fn listen_quic(
+    app: &Arc<App>,
+    address: std::net::SocketAddr,
+) -> anyhow::Result<(Vec<quinn::Endpoint>, Timestamp)> {
+    let verifier = Verifier::of_agents(app.ca.trust_store(), app.deployment, system_clock());
+    let (credentials, renew_at) = app.ca.issue_gateway(app.now())?;
+    let config = server_config(Arc::clone(&verifier), credentials, IDLE_TIMEOUT)?;
+    let bound =
+        bind_udp(address, GATEWAY_BUFFER).with_context(|| format!("listen on {address} (UDP)"))?;
+    if let Some(advice) = bound.advice() {
+        tracing::warn!("{advice}");
+    }
+    let udp = quinn::Endpoint::new(
+        endpoint_config(),
+        Some(config.clone()),
+        bound.socket,
+        Arc::new(quinn::TokioRuntime),
+    )
+    .context("start QUIC over UDP")?;
+    let hub = Hub::new();
+    let carried = hub
+        .endpoint(Some(config))
+        .context("start QUIC over WebSockets")?;
+    let _ = app.hub.set(Arc::clone(&hub));
+    let acceptor = Acceptor::new(udp.clone(), listener::admission());
+    let carrier = acceptor.for_endpoint(carried.clone());
+    let udp_loop = listener::accept(Arc::clone(app), acceptor, Arc::clone(&verifier), None);
+    let carrier_loop = listener::accept(Arc::clone(app), carrier, verifier, Some(hub));
+    for (name, accepting) in [
+        ("accept.udp", boxed(udp_loop)),
+        ("accept.carrier", boxed(carrier_loop)),
+    ] {
+        let stop = app.tasks.stop().clone();
+        app.tasks.spawn_critical(name, async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = accepting => {}
+            }
+        });
+    }
+    Ok((vec![udp, carried], renew_at))
+}
+
+fn boxed(
+    accepting: impl Future<Output = ()> + Send + 'static,
+) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(accepting)
+}
+
+/// New certificates for both doors, in time and after a rotation.
+async fn renew_certificates(
+    app: Arc<App>,
+    endpoints: Vec<quinn::Endpoint>,
+    mut renew_at: Timestamp,
+) {
+    let mut trust = app.links.trust_epoch();
+    let mut look = tokio::time::interval(RENEWAL_LOOK);
+    look.tick().await;
+    loop {
+        tokio::select! {
+            biased;
+            () = app.tasks.stop().cancelled() => return,
+            _ = look.tick() => {}
+            Ok(()) = trust.changed() => renew_at = app.now(),
+        }
+        match renew(&app, &endpoints, renew_at) {
+            Ok(next) => renew_at = next,
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "the gateway's certificates could not be renewed"
+            ),
+        }
+    }
+}
+
+/// Renews what is due. Answers when to do so again.
+fn renew(
+    app: &App,
+    endpoints: &[quinn::Endpoint],
+    renew_at: Timestamp,
+) -> anyhow::Result<Timestamp> {
+    let now = app.now();
+    app.ca.refresh_https(now)?;
+    if now < renew_at {
+        return Ok(renew_at);
+    }
+    publish_authorities(&app.config.state_dir, &app.ca)?;
+    let verifier = Verifier::of_agents(app.ca.trust_store(), app.deployment, system_clock());
+    let (credentials, next) = app.ca.issue_gateway(now)?;
+    let config = server_config(verifier, credentials, IDLE_TIMEOUT)?;
+    for endpoint in endpoints {
+        endpoint.set_server_config(Some(config.clone()));
+    }
+    Ok(next)
+}
+
+/// The authorities' certificates in a file that anybody on this machine may read:
+/// what the CLI and a hand-made agent configuration trust.
+fn publish_authorities(state: &Path, ca: &CertificateAuthority) -> anyhow::Result<()> {
+    let path = state.join("ca.pem");
+    files::write_private(&path, ca.trust_bundle().to_pem().as_bytes())?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+        .with_context(|| format!("open {} to readers", path.display()))
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "whoever started the gateway waits for this line"
+)]
+fn announce(running: &Running) {
+    println!("ready {}", running.app.public_url);
+    if !running.app.catalog.read().claimed {
+        println!(
+            "claim this deployment with the secret in {}",
+            running.app.owner_secret.path().display()
+        );
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// Until somebody wants an end, or a critical task has come to one.
+async fn signal(tasks: &Tasks) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        () = tasks.stop().cancelled() => {}
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    Ok(())
+}

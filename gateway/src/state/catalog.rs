@@ -1,0 +1,487 @@
+//! Everything mirrored in memory: what requests and links are answered from.
+//!
+//! Rebuilt from the store's list and kept current by its watch. Readers take
+//! the lock for the time of a few lookups and clone `Arc`s out; nobody holds it
+//! across an await. Writers never write here: they commit, and wait until the
+//! mirror has seen the commit.
+//!
+//! Every change of what decides about access bumps [`Catalog::access_epoch`],
+//! which open streams watch, so that a revoked key or role ends them at once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use gateway_store::{Change, Index, Item, Key, Prefix, Record, Rev};
+use model::access::{Authority, BUILT_IN_ROLES, Holding, Rule};
+use model::ids::{
+    AgentTokenId, ApiKeyId, HostId, ProjectId, RoleBindingId, RoleId, UserId, WorkspaceId,
+};
+use model::tenancy::Scope;
+use tokio::sync::watch;
+
+use super::records::*;
+
+/// A mirrored record and its revision.
+#[derive(Clone, Debug)]
+pub struct Kept<R> {
+    /// The record.
+    pub record: Arc<R>,
+    /// When it was written.
+    pub rev: Rev,
+}
+
+impl<R> std::ops::Deref for Kept<R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.record
+    }
+}
+
+/// All tables.
+#[derive(Debug, Default)]
+pub struct Tables {
+    /// Projects.
+    pub projects: BTreeMap<ProjectId, Kept<ProjectRecordV1>>,
+    /// Workspaces.
+    pub workspaces: BTreeMap<WorkspaceId, Kept<WorkspaceRecordV1>>,
+    /// Users.
+    pub users: BTreeMap<UserId, Kept<UserRecordV1>>,
+    /// API keys.
+    pub api_keys: BTreeMap<ApiKeyId, Kept<ApiKeyRecordV1>>,
+    /// Roles that somebody made.
+    pub roles: BTreeMap<RoleId, Kept<RoleRecordV1>>,
+    /// Role bindings.
+    pub bindings: BTreeMap<RoleBindingId, Kept<BindingRecordV1>>,
+    /// Agent tokens.
+    pub tokens: BTreeMap<AgentTokenId, Kept<TokenRecordV1>>,
+    /// Hosts.
+    pub hosts: HashMap<HostId, Kept<HostRecordV1>>,
+    /// What was observed of hosts.
+    pub seen: HashMap<HostId, Kept<HostSeenRecordV1>>,
+    /// What hosts say of themselves.
+    pub facts: HashMap<HostId, Kept<HostFactsRecordV1>>,
+    /// Whether the first run is over.
+    pub claimed: bool,
+
+    // Derived.
+    hosts_of: HashMap<WorkspaceId, BTreeSet<HostId>>,
+    tokens_of: HashMap<WorkspaceId, BTreeSet<AgentTokenId>>,
+    bindings_of: HashMap<UserId, BTreeSet<RoleBindingId>>,
+    keys_of: HashMap<UserId, BTreeSet<ApiKeyId>>,
+    host_by_key: HashMap<[u8; 32], HostId>,
+}
+
+impl Tables {
+    /// The hosts of a workspace, by id and so by age.
+    pub fn hosts_of(&self, workspace: WorkspaceId) -> impl DoubleEndedIterator<Item = HostId> {
+        self.hosts_of.get(&workspace).into_iter().flatten().copied()
+    }
+
+    /// The agent tokens of a workspace.
+    pub fn tokens_of(
+        &self,
+        workspace: WorkspaceId,
+    ) -> impl DoubleEndedIterator<Item = AgentTokenId> {
+        self.tokens_of
+            .get(&workspace)
+            .into_iter()
+            .flatten()
+            .copied()
+    }
+
+    /// The API keys of a user.
+    pub fn keys_of(&self, user: UserId) -> impl DoubleEndedIterator<Item = ApiKeyId> {
+        self.keys_of.get(&user).into_iter().flatten().copied()
+    }
+
+    /// The roles a user has.
+    pub fn bindings_of(&self, user: UserId) -> impl Iterator<Item = &Kept<BindingRecordV1>> {
+        self.bindings_of
+            .get(&user)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.bindings.get(id))
+    }
+
+    /// The host whose identity has this key.
+    pub fn host_by_key(&self, spki_sha256: &[u8; 32]) -> Option<&Kept<HostRecordV1>> {
+        self.hosts.get(self.host_by_key.get(spki_sha256)?)
+    }
+
+    /// A host of a workspace; hosts elsewhere look absent.
+    pub fn host_in(&self, workspace: WorkspaceId, host: HostId) -> Option<&Kept<HostRecordV1>> {
+        self.hosts
+            .get(&host)
+            .filter(|record| record.workspace == workspace)
+    }
+
+    /// The rules of a role, built in or made.
+    pub fn rules_of(&self, role: RoleId) -> Option<Vec<Rule>> {
+        if let Some(built_in) = built_in_role(role) {
+            return Some(built_in.rules());
+        }
+        self.roles.get(&role).map(|record| record.rules.clone())
+    }
+
+    /// What a user's roles amount to.
+    pub fn authority_of(&self, user: UserId) -> Authority {
+        let holding = |binding: &Kept<BindingRecordV1>| {
+            Some(Holding {
+                scope: binding.scope,
+                rules: self.rules_of(binding.role)?,
+            })
+        };
+        Authority {
+            holdings: self.bindings_of(user).filter_map(holding).collect(),
+            limits: None,
+        }
+    }
+
+    /// The scope of a workspace.
+    pub fn scope_of(&self, workspace: WorkspaceId) -> Option<Scope> {
+        self.workspaces.get(&workspace).map(|record| record.scope())
+    }
+}
+
+/// Built-in roles have fixed ids: their place in the list, born at the epoch.
+pub fn built_in_role_id(place: usize) -> RoleId {
+    let mut random = [0; 10];
+    random[9] = u8::try_from(place).unwrap_or(u8::MAX);
+    RoleId::new(model::Timestamp::from_millis(0), random)
+}
+
+/// The built-in role with this id.
+pub fn built_in_role(id: RoleId) -> Option<&'static model::access::BuiltInRole> {
+    BUILT_IN_ROLES
+        .iter()
+        .enumerate()
+        .find(|(place, _)| built_in_role_id(*place) == id)
+        .map(|(_, role)| role)
+}
+
+/// The tables, shared.
+#[derive(Debug)]
+pub struct Catalog {
+    tables: RwLock<Tables>,
+    access_epoch: watch::Sender<u64>,
+    changed_hosts: watch::Sender<u64>,
+    host_changes: tokio::sync::broadcast::Sender<HostId>,
+}
+
+/// Host changes kept for a slow follower; one that lags is told and reads all.
+const HOST_CHANGES_KEPT: usize = 4096;
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            tables: RwLock::default(),
+            access_epoch: watch::Sender::new(0),
+            changed_hosts: watch::Sender::new(0),
+            host_changes: tokio::sync::broadcast::Sender::new(HOST_CHANGES_KEPT),
+        }
+    }
+}
+
+impl Catalog {
+    /// For reading. Never hold it across an await.
+    pub fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves whenever access may have changed.
+    pub fn access_epoch(&self) -> watch::Receiver<u64> {
+        self.access_epoch.subscribe()
+    }
+
+    /// Moves whenever something a host reconciler plans from has changed.
+    pub fn hosts_epoch(&self) -> watch::Receiver<u64> {
+        self.changed_hosts.subscribe()
+    }
+
+    /// Every host that changes, from now on. Lossy for the slow: read all then.
+    pub fn host_changes(&self) -> tokio::sync::broadcast::Receiver<HostId> {
+        self.host_changes.subscribe()
+    }
+
+    /// Everything that is mirrored.
+    pub fn prefixes() -> Vec<Prefix> {
+        vec![
+            all_of::<ProjectRecordV1>(),
+            all_of::<WorkspaceRecordV1>(),
+            all_of::<UserRecordV1>(),
+            all_of::<ApiKeyRecordV1>(),
+            all_of::<RoleRecordV1>(),
+            all_of::<BindingRecordV1>(),
+            all_of::<TokenRecordV1>(),
+            all_of::<HostRecordV1>(),
+            all_of::<HostSeenRecordV1>(),
+            all_of::<HostFactsRecordV1>(),
+            all_of::<ClaimedRecordV1>(),
+        ]
+    }
+
+    fn after(&self, touched: Touched) {
+        if touched.access {
+            self.access_epoch.send_modify(|epoch| *epoch += 1);
+        }
+        if !touched.hosts.is_empty() || touched.thresholds {
+            self.changed_hosts.send_modify(|epoch| *epoch += 1);
+        }
+        for host in touched.hosts {
+            // Nobody listening is fine.
+            let _ = self.host_changes.send(host);
+        }
+    }
+}
+
+/// What a batch of changes concerned.
+#[derive(Default)]
+struct Touched {
+    access: bool,
+    thresholds: bool,
+    hosts: BTreeSet<HostId>,
+}
+
+impl Index for Catalog {
+    fn reset(&self, prefix: &Prefix, items: Vec<(Key, Item)>) {
+        let mut touched = Touched::default();
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let kept: BTreeSet<Vec<u8>> = items
+            .iter()
+            .map(|(key, _)| key.as_bytes().to_vec())
+            .collect();
+        for key in tables.keys_under(prefix) {
+            if !kept.contains(key.as_bytes()) {
+                tables.take_in(&key, None, &mut touched);
+            }
+        }
+        for (key, item) in items {
+            tables.take_in(&key, Some(&item), &mut touched);
+        }
+        drop(tables);
+        self.after(touched);
+    }
+
+    fn apply(&self, changes: Vec<Change>) {
+        let mut touched = Touched::default();
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            match change {
+                Change::Put { key, item } => tables.take_in(&key, Some(&item), &mut touched),
+                Change::Delete { key, .. } => tables.take_in(&key, None, &mut touched),
+            }
+        }
+        drop(tables);
+        self.after(touched);
+    }
+}
+
+impl Tables {
+    /// Puts one item in, or takes it out.
+    fn take_in(&mut self, key: &Key, item: Option<&Item>, touched: &mut Touched) {
+        let text = String::from_utf8_lossy(key.as_bytes());
+        let Some((kind, id)) = text.split_once('/') else {
+            return;
+        };
+        match kind {
+            ProjectRecordV1::KIND => {
+                keep(&mut self.projects, key, id, item);
+                touched.access = true;
+            }
+            WorkspaceRecordV1::KIND => {
+                keep(&mut self.workspaces, key, id, item);
+                touched.access = true;
+                touched.thresholds = true;
+            }
+            UserRecordV1::KIND => {
+                keep(&mut self.users, key, id, item);
+                touched.access = true;
+            }
+            ApiKeyRecordV1::KIND => {
+                let (old, new) = keep(&mut self.api_keys, key, id, item);
+                unlink(
+                    &mut self.keys_of,
+                    old.map(|record| (record.user, record.id)),
+                );
+                link(
+                    &mut self.keys_of,
+                    new.map(|record| (record.user, record.id)),
+                );
+                touched.access = true;
+            }
+            RoleRecordV1::KIND => {
+                keep(&mut self.roles, key, id, item);
+                touched.access = true;
+            }
+            BindingRecordV1::KIND => {
+                let (old, new) = keep(&mut self.bindings, key, id, item);
+                unlink(
+                    &mut self.bindings_of,
+                    old.map(|record| (record.user, record.id)),
+                );
+                link(
+                    &mut self.bindings_of,
+                    new.map(|record| (record.user, record.id)),
+                );
+                touched.access = true;
+            }
+            TokenRecordV1::KIND => {
+                let (old, new) = keep(&mut self.tokens, key, id, item);
+                unlink(
+                    &mut self.tokens_of,
+                    old.map(|record| (record.workspace, record.id)),
+                );
+                link(
+                    &mut self.tokens_of,
+                    new.map(|record| (record.workspace, record.id)),
+                );
+            }
+            HostRecordV1::KIND => {
+                let (old, new) = keep(&mut self.hosts, key, id, item);
+                unlink(
+                    &mut self.hosts_of,
+                    old.as_ref().map(|record| (record.workspace, record.id)),
+                );
+                link(
+                    &mut self.hosts_of,
+                    new.as_ref().map(|record| (record.workspace, record.id)),
+                );
+                if let Some(identity) = old.as_ref().and_then(|record| record.identity.as_ref()) {
+                    self.host_by_key.remove(&identity.spki_sha256);
+                }
+                if let Some(record) = &new
+                    && let Some(identity) = &record.identity
+                {
+                    self.host_by_key.insert(identity.spki_sha256, record.id);
+                }
+                touched.hosts.extend(new.or(old).map(|record| record.id));
+            }
+            HostSeenRecordV1::KIND => {
+                keep(&mut self.seen, key, id, item);
+                touched.hosts.extend(id.parse::<HostId>());
+            }
+            HostFactsRecordV1::KIND => {
+                keep(&mut self.facts, key, id, item);
+                touched.hosts.extend(id.parse::<HostId>());
+            }
+            ClaimedRecordV1::KIND => self.claimed = item.is_some(),
+            _ => {}
+        }
+    }
+
+    /// Keys of everything held under a prefix that is a whole kind.
+    fn keys_under(&self, prefix: &Prefix) -> Vec<Key> {
+        let text = String::from_utf8_lossy(prefix.as_bytes()).into_owned();
+        match text.trim_end_matches('/') {
+            ProjectRecordV1::KIND => self
+                .projects
+                .keys()
+                .map(key_of::<ProjectRecordV1>)
+                .collect(),
+            WorkspaceRecordV1::KIND => self
+                .workspaces
+                .keys()
+                .map(key_of::<WorkspaceRecordV1>)
+                .collect(),
+            UserRecordV1::KIND => self.users.keys().map(key_of::<UserRecordV1>).collect(),
+            ApiKeyRecordV1::KIND => self.api_keys.keys().map(key_of::<ApiKeyRecordV1>).collect(),
+            RoleRecordV1::KIND => self.roles.keys().map(key_of::<RoleRecordV1>).collect(),
+            BindingRecordV1::KIND => self
+                .bindings
+                .keys()
+                .map(key_of::<BindingRecordV1>)
+                .collect(),
+            TokenRecordV1::KIND => self.tokens.keys().map(key_of::<TokenRecordV1>).collect(),
+            HostRecordV1::KIND => self.hosts.keys().map(key_of::<HostRecordV1>).collect(),
+            HostSeenRecordV1::KIND => self.seen.keys().map(key_of::<HostSeenRecordV1>).collect(),
+            HostFactsRecordV1::KIND => self.facts.keys().map(key_of::<HostFactsRecordV1>).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The record before and after.
+type Swap<R> = (Option<Arc<R>>, Option<Arc<R>>);
+
+fn keep<I, R, M>(table: &mut M, key: &Key, id: &str, item: Option<&Item>) -> Swap<R>
+where
+    I: std::str::FromStr,
+    R: Record,
+    M: Table<I, Kept<R>>,
+{
+    let Ok(id) = id.parse::<I>() else {
+        tracing::error!(key = %key, "a record lies under a key that is not its id; it is ignored");
+        return (None, None);
+    };
+    let Some(item) = item else {
+        return (table.take(&id).map(|kept| kept.record), None);
+    };
+    match R::decode(&item.value) {
+        Ok(record) => {
+            let record = Arc::new(record);
+            let old = table.put(
+                id,
+                Kept {
+                    record: Arc::clone(&record),
+                    rev: item.rev,
+                },
+            );
+            (old.map(|kept| kept.record), Some(record))
+        }
+        // Keeping the old value would be wrong in silence; absence refuses.
+        Err(error) => {
+            tracing::error!(key = %key, error = %model::error_chain(&error), "a record cannot be read; it is treated as absent");
+            (table.take(&id).map(|kept| kept.record), None)
+        }
+    }
+}
+
+fn link<P: std::hash::Hash + Eq, C: Ord>(
+    index: &mut HashMap<P, BTreeSet<C>>,
+    pair: Option<(P, C)>,
+) {
+    if let Some((parent, child)) = pair {
+        index.entry(parent).or_default().insert(child);
+    }
+}
+
+fn unlink<P: std::hash::Hash + Eq, C: Ord>(
+    index: &mut HashMap<P, BTreeSet<C>>,
+    pair: Option<(P, C)>,
+) {
+    if let Some((parent, child)) = pair
+        && let Some(children) = index.get_mut(&parent)
+    {
+        children.remove(&child);
+        if children.is_empty() {
+            index.remove(&parent);
+        }
+    }
+}
+
+/// What the two kinds of map have in common.
+trait Table<I, V> {
+    fn put(&mut self, id: I, value: V) -> Option<V>;
+    fn take(&mut self, id: &I) -> Option<V>;
+}
+
+impl<I: Ord, V> Table<I, V> for BTreeMap<I, V> {
+    fn put(&mut self, id: I, value: V) -> Option<V> {
+        self.insert(id, value)
+    }
+
+    fn take(&mut self, id: &I) -> Option<V> {
+        self.remove(id)
+    }
+}
+
+impl<I: std::hash::Hash + Eq, V> Table<I, V> for HashMap<I, V> {
+    fn put(&mut self, id: I, value: V) -> Option<V> {
+        self.insert(id, value)
+    }
+
+    fn take(&mut self, id: &I) -> Option<V> {
+        self.remove(id)
+    }
+}

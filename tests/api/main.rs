@@ -1,0 +1,7 @@
+//! The HTTP API as its callers meet it.
+
+mod access;
+mod audit;
+mod events;
+mod matrix;
+mod requests;
