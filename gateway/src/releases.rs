@@ -240,7 +240,7 @@ fn load(
     let expect = Expect {
         now,
         min_number: 0,
-        channel: Some(channel),
+        channel: Some(in_release(channel)),
     };
     let release: Release = release::load_release(dir, keys, expect)?;
     let mut files = BTreeMap::new();
