@@ -197,7 +197,7 @@ impl Send for TestGateway {
         let response = self
             .respond(key, operation.method.as_str(), path, body, &[])
             .await
-            .unwrap();
+            .expect("the router answers");
         let status = response.status();
         if operation.media == "text/event-stream" && status.is_success() {
             return Answer {
@@ -207,7 +207,7 @@ impl Send for TestGateway {
         }
         let bytes = axum::body::to_bytes(response.into_body(), 16 << 20)
             .await
-            .unwrap();
+            .expect("the router answers");
         Answer {
             status,
             body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),

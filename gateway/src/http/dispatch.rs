@@ -65,7 +65,7 @@ impl Routes {
 
     /// Mounts an operation that needs a permission and answers JSON.
     #[must_use]
-    pub fn add<E, F, Fut>(self, handler: F) -> Self
+    pub fn guarded<E, F, Fut>(self, handler: F) -> Self
     where
         E: Endpoint,
         F: Fn(Arc<App>, Call<E>) -> Fut + Clone + Send + Sync + 'static,
@@ -99,7 +99,7 @@ impl Routes {
 
     /// Mounts an operation that needs a permission and makes its own response.
     #[must_use]
-    pub fn add_raw<E, F, Fut>(self, handler: F) -> Self
+    pub fn guarded_raw<E, F, Fut>(self, handler: F) -> Self
     where
         E: Endpoint<Reply = Raw>,
         F: Fn(Arc<App>, Call<E>, Parts) -> Fut + Clone + Send + Sync + 'static,
@@ -119,7 +119,7 @@ impl Routes {
 
     /// Mounts an operation that anybody may call and that answers JSON.
     #[must_use]
-    pub fn add_public<E, F, Fut>(self, handler: F) -> Self
+    pub fn public<E, F, Fut>(self, handler: F) -> Self
     where
         E: Endpoint,
         F: Fn(Arc<App>, PublicCall<E>) -> Fut + Clone + Send + Sync + 'static,
@@ -137,7 +137,7 @@ impl Routes {
 
     /// Mounts an operation that anybody may call and that makes its own response.
     #[must_use]
-    pub fn add_public_raw<E, F, Fut>(self, handler: F) -> Self
+    pub fn public_raw<E, F, Fut>(self, handler: F) -> Self
     where
         E: Endpoint<Reply = Raw>,
         F: Fn(Arc<App>, PublicCall<E>, Parts) -> Fut + Clone + Send + Sync + 'static,
@@ -338,10 +338,10 @@ async fn identify(app: &App, parts: &Parts, meta: &Meta) -> Result<Arc<Caller>> 
             Ok(caller)
         }
         Err(error) => {
-            if let Some(source) = meta.source {
-                if app.rates.failed_auth.take(&source, app.uptime()).is_err() {
-                    crate::refusals::burst(app, source, "api_key", meta).await;
-                }
+            if let Some(source) = meta.source
+                && app.rates.failed_auth.take(&source, app.uptime()).is_err()
+            {
+                crate::refusals::burst(app, source, "api_key", meta).await;
             }
             Err(error)
         }

@@ -1,0 +1,228 @@
+//! The bytes of every message. Agents in the field speak them: a line may be
+//! added, and a line that is there must never change.
+
+use data_encoding::HEXLOWER;
+use prost::Message;
+use protocol::frame;
+use protocol::v1::*;
+
+fn facts() -> Facts {
+    Facts {
+        hostname: "web-1".to_owned(),
+        os: "linux".to_owned(),
+        os_version: "Debian 12".to_owned(),
+        kernel: "6.1".to_owned(),
+        arch: "x86_64".to_owned(),
+        addresses: vec!["192.0.2.1".to_owned()],
+        cpus: 2,
+        cpu_model: "cpu".to_owned(),
+        memory_bytes: 1 << 30,
+        disks: vec![Disk {
+            mount: "/".to_owned(),
+            kind: "ext4".to_owned(),
+            size_bytes: 1 << 40,
+            free_bytes: 1 << 39,
+        }],
+        virtualization: "kvm".to_owned(),
+        machine_id: "abc".to_owned(),
+        agent_version: "0.1.0".to_owned(),
+        booted_at_secs: 1_700_000_000,
+    }
+}
+
+fn refusal() -> Refusal {
+    Refusal {
+        code: RefusalCode::HostRetired.into(),
+        message: "gone".to_owned(),
+        retry_after_ms: 300_000,
+        server_time_ms: 1_700_000_000_000,
+    }
+}
+
+fn trust() -> Trust {
+    Trust {
+        version: 3,
+        authorities: vec![vec![1, 2], vec![3]],
+    }
+}
+
+fn grant() -> Grant {
+    Grant {
+        deployment: "dpl".to_owned(),
+        workspace: "wsp".to_owned(),
+        host: "hst".to_owned(),
+        generation: 2,
+        certificate: vec![0x30],
+        trust: Some(trust()),
+        counter: 7,
+        server_time_ms: 1_700_000_000_000,
+    }
+}
+
+fn agent(body: agent_frame::Body) -> Vec<u8> {
+    frame::encode(&AgentFrame { body: Some(body) })
+}
+
+fn gateway(body: gateway_frame::Body) -> Vec<u8> {
+    frame::encode(&GatewayFrame { body: Some(body) })
+}
+
+fn all() -> Vec<(&'static str, Vec<u8>)> {
+    use agent_frame::Body as A;
+    use gateway_frame::Body as G;
+    let hello = Hello {
+        version_max: 1,
+        version_min: 1,
+        agent_version: "0.1.0".to_owned(),
+        boot_id: "boot".to_owned(),
+        instance: vec![9; 16],
+        counter: 7,
+        facts_digest: vec![8; 32],
+        trust_version: 3,
+        host_time_ms: 1_700_000_000_000,
+    };
+    let welcome = Welcome {
+        version: 1,
+        counter: 8,
+        settings: Some(Settings {
+            heartbeat_ms: 10_000,
+        }),
+        server_time_ms: 1_700_000_000_000,
+        want_facts: true,
+        want_renewal: true,
+        trust: Some(trust()),
+        display_name: "web".to_owned(),
+        quarantined: true,
+    };
+    let request = EnrolRequest {
+        token: "lbt".to_owned(),
+        csr: vec![0x30],
+        facts: Some(facts()),
+        version_max: 1,
+        version_min: 1,
+    };
+    let reply = |answer| {
+        frame::encode(&EnrolReply {
+            answer: Some(answer),
+        })
+    };
+    vec![
+        ("enrol_request", frame::encode(&request)),
+        (
+            "enrol_reply.granted",
+            reply(enrol_reply::Answer::Granted(grant())),
+        ),
+        (
+            "enrol_reply.refused",
+            reply(enrol_reply::Answer::Refused(refusal())),
+        ),
+        ("agent.hello", agent(A::Hello(hello))),
+        (
+            "agent.heartbeat",
+            agent(A::Heartbeat(Heartbeat { sequence: 300 })),
+        ),
+        ("agent.facts", agent(A::Facts(facts()))),
+        ("agent.renew", agent(A::Renew(Renew { csr: vec![0x30] }))),
+        (
+            "agent.counter_stored",
+            agent(A::CounterStored(CounterStored { counter: 8 })),
+        ),
+        (
+            "agent.probe_reply",
+            agent(A::ProbeReply(Probe { nonce: 5 })),
+        ),
+        (
+            "agent.goodbye",
+            agent(A::Goodbye(Goodbye {
+                reason: GoodbyeReason::Uninstalled.into(),
+            })),
+        ),
+        ("gateway.welcome", gateway(G::Welcome(welcome))),
+        ("gateway.refused", gateway(G::Refused(refusal()))),
+        (
+            "gateway.heartbeat_ack",
+            gateway(G::HeartbeatAck(HeartbeatAck {
+                sequence: 300,
+                server_time_ms: 1_700_000_000_000,
+            })),
+        ),
+        ("gateway.probe", gateway(G::Probe(Probe { nonce: 5 }))),
+        ("gateway.renewed", gateway(G::Renewed(grant()))),
+        ("gateway.renew_refused", gateway(G::RenewRefused(refusal()))),
+        (
+            "gateway.reidentify",
+            gateway(G::Reidentify(Reidentify {
+                reason: "why".to_owned(),
+            })),
+        ),
+        (
+            "gateway.advance",
+            gateway(G::Advance(CounterStored { counter: 9 })),
+        ),
+        (
+            "gateway.settings",
+            gateway(G::Settings(Settings {
+                heartbeat_ms: 10_000,
+            })),
+        ),
+        ("gateway.trust", gateway(G::Trust(trust()))),
+    ]
+}
+
+#[test]
+fn every_message_has_the_bytes_it_always_had() {
+    let text: String = all()
+        .iter()
+        .map(|(name, bytes)| format!("{name} {}\n", HEXLOWER.encode(bytes)))
+        .collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/frames.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text);
+}
+
+#[test]
+fn fields_and_kinds_of_a_later_version_are_skipped() {
+    // Field 99 of a heartbeat, and body 99 of a frame.
+    let mut later = AgentFrame {
+        body: Some(agent_frame::Body::Heartbeat(Heartbeat { sequence: 1 })),
+    }
+    .encode_to_vec();
+    later.extend([0x9a, 0x06, 0x01, 0x00]);
+    let frame: AgentFrame = frame::decode(&later).unwrap();
+    assert_eq!(
+        frame.body,
+        Some(agent_frame::Body::Heartbeat(Heartbeat { sequence: 1 }))
+    );
+    let unknown: GatewayFrame = frame::decode(&[0x9a, 0x06, 0x01, 0x00]).unwrap();
+    assert_eq!(unknown.body, None);
+    assert_eq!(
+        RefusalCode::try_from(999).unwrap_or(RefusalCode::Unspecified),
+        RefusalCode::Unspecified
+    );
+}
+
+#[test]
+fn a_length_beyond_the_limit_is_refused_before_the_body() {
+    assert!(frame::body_length([0xff; 4], frame::MAX_FRAME).is_err());
+    assert_eq!(frame::body_length([0, 0, 1, 0], frame::MAX_FRAME), Ok(256));
+}
+
+#[test]
+fn a_token_is_not_printed_by_debug() {
+    let request = EnrolRequest {
+        token: "lbt_secret".to_owned(),
+        ..EnrolRequest::default()
+    };
+    assert!(!format!("{request:?}").contains("secret"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_decode_or_are_refused(bytes: Vec<u8>) {
+        let _ = frame::decode::<AgentFrame>(&bytes);
+        let _ = frame::decode::<GatewayFrame>(&bytes);
+        let _ = frame::decode::<EnrolRequest>(&bytes);
+    }
+}
