@@ -10,9 +10,12 @@
 //! trusted: 1           2                    2                      1
 //! ```
 //!
-//! Only the active one signs, all are trusted, and each step is refused unless the one
-//! before it was done. The private key of a previous authority is destroyed at
-//! promotion: nothing will be signed with it again, so it could only be stolen.
+//! All are trusted, and each step is refused unless the one before it was done. Hosts
+//! get their certificates from the active one. What the gateway itself presents is
+//! signed by the previous one as long as there is one: a host that was switched off
+//! since before the rotation knows no other, and must be able to come in, learn the new
+//! bundle and renew. Retiring destroys the previous key; hosts that never came by then
+//! must join again.
 //!
 //! All authorities with their keys are one file that is replaced atomically
 //! ([`crate::files`]): after a crash a rotation has made its step or has not. What is
@@ -185,7 +188,7 @@ impl CertificateAuthority {
             });
         }
         let trust = TrustStore::new(state.bundle()?);
-        let https = HttpsIdentity::open(dir, https, &state.active, now)?;
+        let https = HttpsIdentity::open(dir, https, state.presenting(), now)?;
         Ok(Self {
             path,
             deployment,
@@ -220,7 +223,7 @@ impl CertificateAuthority {
     /// when they changed. Says whether there is a new one. The old one stays in use when
     /// this fails.
     pub fn refresh_https(&self, now: Timestamp) -> Result<bool, CaError> {
-        Ok(self.https.refresh(&self.state.load().active, now)?)
+        Ok(self.https.refresh(self.state.load().presenting(), now)?)
     }
 
     /// Names the key of a signing request whose signature, the proof that the sender
@@ -261,7 +264,7 @@ impl CertificateAuthority {
         };
         let state = self.state.load();
         let leaf = profile::issue(
-            &state.active,
+            state.presenting(),
             &Subject::Link(identity),
             &key,
             now,
@@ -275,7 +278,7 @@ impl CertificateAuthority {
     }
 
     /// Makes a step of a rotation. What was decided is durable when this returns.
-    /// After a promotion the gateway needs a new certificate of its own.
+    /// After a retirement the gateway needs a new certificate of its own.
     pub fn rotate(&self, step: RotationStep, now: Timestamp) -> Result<(), RotateError> {
         let _one_at_a_time = self.rotating.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.state.load_full();

@@ -29,7 +29,7 @@ use crate::files::{self, FileError};
 
 const FILE: &str = "server.key";
 const PREFIX: &str = "loopback-server-key-1";
-/// The text is 122 bytes long.
+/// The text is 84 bytes long.
 const FILE_LIMIT: u64 = 1 << 10;
 const SEAL_VERSION: u8 = 1;
 

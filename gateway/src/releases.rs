@@ -174,7 +174,9 @@ impl Releases {
         if self.0.keys.is_empty() || *seen == found {
             return;
         }
-        let loaded = found.as_ref().map(|_| load(&dir, &self.0.keys, channel, now));
+        let loaded = found
+            .as_ref()
+            .map(|_| load(&dir, &self.0.keys, channel, now));
         *seen = found;
         drop(seen);
         let mut offer = slot.offer.write().unwrap_or_else(PoisonError::into_inner);

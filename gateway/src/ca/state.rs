@@ -42,8 +42,7 @@ pub(super) struct State {
     pub(super) trust_version: u64,
     pub(super) active: Arc<Signer>,
     next: Option<Arc<Signer>>,
-    /// Without a key: it signs nothing any more.
-    previous: Option<Known>,
+    previous: Option<Arc<Signer>>,
 }
 
 /// An authority's certificate.
@@ -83,9 +82,15 @@ impl State {
         let active = (AuthorityState::Active, &self.active.known);
         let previous = self
             .previous
-            .as_ref()
-            .map(|known| (AuthorityState::Previous, known));
+            .as_deref()
+            .map(|signer| (AuthorityState::Previous, &signer.known));
         next.into_iter().chain([active]).chain(previous)
+    }
+
+    /// Who signs what the gateway presents: the authority that every host knows, also
+    /// one that was away when its successor was introduced.
+    pub(super) fn presenting(&self) -> &Signer {
+        self.previous.as_ref().unwrap_or(&self.active)
     }
 
     pub(super) fn bundle(&self) -> Result<TrustBundle, TrustError> {
@@ -114,7 +119,7 @@ impl State {
             (RotationStep::Promote, Some(next), _) => Ok(Self {
                 active: Arc::clone(next),
                 next: None,
-                previous: Some(self.active.known.clone()),
+                previous: Some(Arc::clone(&self.active)),
                 ..self.clone()
             }),
             (RotationStep::Retire, _, None) => Err(RotateRefused::NotPromoted.into()),
@@ -137,7 +142,7 @@ impl State {
             trust_version: self.trust_version,
             active: signer(&self.active),
             next: self.next.as_ref().map(signer),
-            previous: self.previous.as_ref().map(KnownV1::from),
+            previous: self.previous.as_ref().map(signer),
         };
         let bytes = serde_json::to_vec_pretty(&file).expect("strings and numbers become JSON");
         Zeroizing::new(bytes)
@@ -152,15 +157,13 @@ impl State {
         if file.format != FORMAT {
             return Err(format!("format {:?} is unknown to this build", file.format));
         }
+        let read = |signer: SignerV1| signer.read().map(Arc::new);
         Ok(Self {
             deployment: file.deployment,
             trust_version: file.trust_version,
-            active: Arc::new(file.active.read()?),
-            next: file
-                .next
-                .map(|next| next.read().map(Arc::new))
-                .transpose()?,
-            previous: file.previous.map(|previous| previous.read()).transpose()?,
+            active: read(file.active)?,
+            next: file.next.map(read).transpose()?,
+            previous: file.previous.map(read).transpose()?,
         })
     }
 }
@@ -203,7 +206,7 @@ struct FileV1 {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next: Option<SignerV1>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    previous: Option<KnownV1>,
+    previous: Option<SignerV1>,
 }
 
 #[derive(Serialize, Deserialize)]

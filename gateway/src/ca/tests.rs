@@ -300,18 +300,41 @@ fn a_rotation_keeps_old_and_new_certificates_good_until_it_ends() {
             .collect::<Vec<_>>(),
         [1, 7]
     );
-    let stored = std::fs::read_to_string(fixture.dir().join(FILE)).unwrap();
-    assert_eq!(
-        stored.matches("\"key\"").count(),
-        1,
-        "the old key is destroyed"
-    );
+    let keys = || {
+        let stored = std::fs::read_to_string(fixture.dir().join(FILE)).unwrap();
+        stored.matches("\"key\"").count()
+    };
+    assert_eq!(keys(), 2);
 
     ca.rotate(RotationStep::Retire, now()).unwrap();
     assert_eq!(states(), [AuthorityState::Active]);
     assert_eq!(trust.bundle().version(), 3);
     assert!(good(&new));
     assert!(!good(&old) && !good(&between));
+    assert_eq!(keys(), 1, "the old key is destroyed");
+}
+
+#[test]
+fn hosts_that_slept_through_a_rotation_still_know_the_gateway_until_it_ends() {
+    let fixture = Fixture::new();
+    let ca = &fixture.ca;
+    let asleep = ca.trust_bundle();
+    let expected = Expected {
+        role: Role::Gateway,
+        deployment: Some(deployment(1)),
+    };
+    let known_to = |bundle: &TrustBundle| {
+        let (credentials, _) = ca.issue_gateway(now()).unwrap();
+        verify_leaf(&[credentials.certificate], bundle, expected, now(), SKEW).is_ok()
+    };
+    for step in [RotationStep::Stage, RotationStep::Promote] {
+        ca.rotate(step, now()).unwrap();
+        assert!(known_to(&asleep), "after {step:?}");
+        assert!(known_to(&ca.trust_bundle()), "after {step:?}");
+    }
+    ca.rotate(RotationStep::Retire, now()).unwrap();
+    assert!(!known_to(&asleep));
+    assert!(known_to(&ca.trust_bundle()));
 }
 
 #[test]
@@ -446,6 +469,8 @@ fn the_https_certificate_is_renewed_in_time_and_its_pin_stays() {
     fixture.ca.rotate(RotationStep::Stage, later).unwrap();
     assert!(!fixture.ca.refresh_https(later).unwrap());
     fixture.ca.rotate(RotationStep::Promote, later).unwrap();
+    assert!(!fixture.ca.refresh_https(later).unwrap());
+    fixture.ca.rotate(RotationStep::Retire, later).unwrap();
     assert!(
         fixture.ca.refresh_https(later).unwrap(),
         "the new authority signs it"
