@@ -106,6 +106,8 @@ pub enum Waiting {
 pub enum Standing<'a> {
     /// Welcomed by the gateway.
     Linked {
+        /// Which connection it is.
+        conn: Conn,
         /// Over which rung.
         rung: Rung,
         /// Since when.
@@ -186,6 +188,7 @@ impl Agent {
         }
         if let Some(session) = &self.link {
             return Standing::Linked {
+                conn: session.conn,
                 rung: session.rung,
                 since: session.since,
                 display_name: &session.display_name,
