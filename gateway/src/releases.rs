@@ -7,7 +7,7 @@
 //! memory, some 10 MiB a release. Requests name files; a name is looked up among those
 //! of the verified manifest and is never a path.
 //!
-//! The folders are looked at every [`LOOK`], by the stamps of their files, never on a
+//! The folders are looked at every two seconds, by the stamps of their files, never on a
 //! request's path. A folder that changed and does not verify (half copied, say) leaves
 //! what was served before in place; why it was refused is logged once. A release that
 //! has expired is no longer served: hosts would refuse it.

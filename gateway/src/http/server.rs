@@ -9,7 +9,7 @@
 //! A peer can hold a connection only as long as it gets something done:
 //! * the TLS handshake, a request's head, and the time until a first request have
 //!   deadlines, and an idle connection ends;
-//! * a peer that does not read what is sent to it is cut off ([`stall`]);
+//! * a peer that does not read what is sent to it is cut off (`stall`);
 //! * reading a body has its deadline where bodies are read, in
 //!   [`crate::http::dispatch`];
 //! * connections are limited in all and per source. When all slots are taken,
@@ -21,7 +21,7 @@
 //! counts for its source.
 //!
 //! Who the client is: the peer's address, or what a trusted proxy says in
-//! `X-Forwarded-For` ([`client`]).
+//! `X-Forwarded-For` (`client`).
 //!
 //! Stop: no new connections; open ones finish the request they are in. The limit for
 //! that is [`Tasks::finish`]'s.

@@ -1,0 +1,169 @@
+//! What values may be, alone and together.
+
+use std::time::Duration;
+
+use model::tenancy::LivenessThresholds;
+
+use super::{
+    AgentTokens, Agents, Config, ConfigError, Limits, MassLoss, duration, invalid, seconds,
+};
+
+/// Ten years: longer is a slip of the keyboard.
+const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+
+impl Config {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.state_dir.as_os_str().is_empty() {
+            return Err(invalid("state_dir", "must name a folder"));
+        }
+        if self.https_certificate.is_some() != self.https_key.is_some() {
+            return Err(invalid(
+                "https_certificate",
+                "needs https_key, and the reverse",
+            ));
+        }
+        if let Some(address) = self.insecure_http_listen
+            && !address.ip().to_canonical().is_loopback()
+        {
+            let reason = format!(
+                "{address} can be reached from elsewhere, and passwords and tokens would travel \
+                 in the clear; use a loopback address with a TLS proxy in front"
+            );
+            return Err(invalid("insecure_http_listen", reason));
+        }
+        self.agents.check()?;
+        self.agent_tokens.check()?;
+        self.mass_loss.check()?;
+        self.limits.check()?;
+        between(
+            "shutdown_drain",
+            self.shutdown_drain,
+            Duration::ZERO,
+            seconds(3600),
+        )
+    }
+}
+
+impl Agents {
+    fn check(&self) -> Result<(), ConfigError> {
+        let shortest = Duration::from_millis(500);
+        between("agents.heartbeat", self.heartbeat, shortest, seconds(300))?;
+        let thresholds = LivenessThresholds::for_heartbeat(self.heartbeat);
+        let unreachable = Duration::from_millis(thresholds.unreachable_ms.into());
+        if self.grace_after_start <= unreachable {
+            let reason = format!(
+                "must be longer than {}, after which a silent host counts as unreachable; else \
+                 every restart of the gateway is a mass loss",
+                duration::format(unreachable)
+            );
+            return Err(invalid("agents.grace_after_start", reason));
+        }
+        between(
+            "agents.certificate_lifetime",
+            self.certificate_lifetime,
+            seconds(1),
+            LONGEST,
+        )?;
+        between(
+            "agents.late_return",
+            self.late_return,
+            Duration::ZERO,
+            LONGEST,
+        )?;
+        between(
+            "agents.ephemeral_retire_after",
+            self.ephemeral_retire_after,
+            seconds(1),
+            LONGEST,
+        )
+    }
+}
+
+impl AgentTokens {
+    fn check(&self) -> Result<(), ConfigError> {
+        between(
+            "agent_tokens.short_validity",
+            self.short_validity,
+            seconds(1),
+            LONGEST,
+        )?;
+        between(
+            "agent_tokens.long_validity",
+            self.long_validity,
+            self.short_validity,
+            LONGEST,
+        )
+    }
+}
+
+impl MassLoss {
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(self.fraction > 0.0 && self.fraction <= 1.0) {
+            return Err(invalid(
+                "mass_loss.fraction",
+                "must be above 0 and at most 1",
+            ));
+        }
+        if self.minimum_hosts == 0 {
+            return Err(invalid("mass_loss.minimum_hosts", "must be at least 1"));
+        }
+        between("mass_loss.window", self.window, seconds(1), seconds(86_400))
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        let counts = [
+            (
+                "limits.requests_per_key_per_second",
+                self.requests_per_key_per_second,
+            ),
+            ("limits.requests_per_key_burst", self.requests_per_key_burst),
+            (
+                "limits.failed_auth_per_source_per_minute",
+                self.failed_auth_per_source_per_minute,
+            ),
+            (
+                "limits.enrolments_per_source_per_minute",
+                self.enrolments_per_source_per_minute,
+            ),
+        ];
+        if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return Err(invalid(key, "must be at least 1"));
+        }
+        let sizes = [
+            ("limits.body_bytes", self.body_bytes, 16 << 10, 64 << 20),
+            // Below 8 KiB hyper does not go, and cookies and tokens need their room.
+            ("limits.header_bytes", self.header_bytes, 8 << 10, 1 << 20),
+            ("limits.connections", self.connections, 16, 1 << 20),
+            (
+                "limits.connections_per_source",
+                self.connections_per_source,
+                4,
+                1 << 20,
+            ),
+        ];
+        match sizes
+            .into_iter()
+            .find(|(_, size, least, most)| size < least || size > most)
+        {
+            Some((key, _, least, most)) => {
+                Err(invalid(key, format!("must be from {least} to {most}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn between(
+    key: &'static str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = (duration::format(least), duration::format(most));
+    Err(invalid(key, format!("must be from {least} to {most}")))
+}
