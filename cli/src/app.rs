@@ -87,7 +87,7 @@ impl App {
     /// The program as it was started.
     pub fn from_process(globals: Globals) -> Result<Self, Failure> {
         let var = |name: &str| std::env::var(name).ok();
-        let out = Output::stdout(globals.output, !globals.no_headers, now());
+        let out = Output::stdout(globals.output, !globals.no_headers);
         Ok(Self {
             contexts: ContextFile::from_env(var)?,
             environment: Environment::read(var),

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use api::endpoint::Nothing;
@@ -72,6 +72,33 @@ fn a_name_that_is_not_in_the_certificate_is_not_believed() {
             .fetch::<GetHealth>(&Nothing {})
             .unwrap_err()
             .is_distrust()
+    );
+}
+
+#[test]
+fn a_socket_of_this_machine_needs_no_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let gateway = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let asked = support::read_request(&mut stream).unwrap();
+        write!(
+            stream,
+            "HTTP/1.1 200 x\r\ncontent-length: {}\r\n\r\n{HEALTH}",
+            HEALTH.len()
+        )
+        .unwrap();
+        asked
+    });
+    let base = format!("unix://{}", path.display()).parse().unwrap();
+    let client = Client::builder(base).build().unwrap();
+    client.fetch::<GetHealth>(&Nothing {}).unwrap();
+    assert_eq!(gateway.join().unwrap().line, "GET /v1/health");
+    let error = client.fetch::<GetHealth>(&Nothing {}).unwrap_err();
+    assert!(
+        matches!(error, ClientError::Connect { .. }),
+        "nobody listens any more"
     );
 }
 
@@ -275,9 +302,7 @@ fn following_resumes_after_the_last_whole_event_and_ends_with_a_refusal() {
         )),
         Answer::Silence,
         problem(ProblemCode::Unavailable),
-        stream(&format!(
-            ": hello\n\nretry: 1\nid: 3\ndata: {{\"kind\":\"of a newer gateway\"}}\n\n"
-        )),
+        stream(": hello\n\nretry: 1\nid: 3\ndata: {\"kind\":\"of a newer gateway\"}\n\n"),
         problem(ProblemCode::Unauthenticated),
     ]);
     let client = gateway.client();

@@ -82,7 +82,7 @@ pub enum VerifyError {
         why: String,
     },
     /// The chain does not hold.
-    #[error("line {line}: {source}")]
+    #[error("line {line}")]
     Broken {
         /// Number of the line, from 1.
         line: u64,

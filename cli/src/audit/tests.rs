@@ -63,7 +63,7 @@ fn check(lines: &[String], noted: &[Head]) -> Result<Verified, VerifyError> {
 fn refusal(lines: &[String], noted: &[Head]) -> (Option<u64>, String) {
     let error = check(lines, noted).unwrap_err();
     assert!(error.is_verdict(), "{error}");
-    (error.first_bad_entry(), error.to_string())
+    (error.first_bad_entry(), model::error_chain(&error))
 }
 
 #[test]

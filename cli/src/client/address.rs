@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -14,11 +15,19 @@ use serde_json::Value;
 use ureq::http::Uri;
 
 /// The URL of a gateway: `https://gateway.example:8443`, perhaps with a path in
-/// front of `/v1` where a reverse proxy adds one.
+/// front of `/v1` where a reverse proxy adds one; or `unix:///path/admin.sock`,
+/// the gateway's socket for administrators of its own machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     text: String,
-    loopback: bool,
+    door: Door,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Door {
+    Far,
+    Loopback,
+    Socket(PathBuf),
 }
 
 /// The text is not a URL that a gateway can be at.
@@ -37,7 +46,20 @@ impl BaseUrl {
 
     /// Whether it names this machine.
     pub fn is_loopback(&self) -> bool {
-        self.loopback
+        self.door != Door::Far
+    }
+
+    /// Whether connections are TLS.
+    pub fn is_tls(&self) -> bool {
+        self.text.starts_with("https:")
+    }
+
+    /// The Unix socket, if it is one.
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.door {
+            Door::Socket(path) => Some(path),
+            Door::Far | Door::Loopback => None,
+        }
     }
 
     /// The URL of `template` with its `{parameters}` filled from the fields of
@@ -49,7 +71,11 @@ impl BaseUrl {
         query: &Value,
     ) -> Result<String, BadParameter> {
         let fields = serde_json::to_value(path).map_err(|_| BadParameter::NotAnObject)?;
-        let mut url = self.text.clone();
+        // HTTP over a socket still wants a host; this one needs no lookup.
+        let mut url = self
+            .socket()
+            .map_or(self.text.as_str(), |_| "http://127.0.0.1")
+            .to_owned();
         for segment in template.split('/').skip(1) {
             url.push('/');
             match segment
@@ -107,6 +133,16 @@ impl FromStr for BaseUrl {
             text: model::names::clean(text, 200),
             why,
         };
+        if let Some(path) = text.trim().strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if !path.starts_with('/') {
+                return Err(fail("the path of a socket begins with /"));
+            }
+            return Ok(Self {
+                text: format!("unix://{path}"),
+                door: Door::Socket(path.into()),
+            });
+        }
         let trimmed = text.trim().trim_end_matches('/');
         let uri: Uri = trimmed.parse().map_err(|_| fail("it is not a URL"))?;
         let authority = uri.authority().ok_or_else(|| fail("it has no host"))?;
@@ -123,9 +159,10 @@ impl FromStr for BaseUrl {
             Some("http") => return Err(fail("plain http is only for this machine itself")),
             _ => return Err(fail("it does not begin with https://")),
         }
+        let door = if loopback { Door::Loopback } else { Door::Far };
         Ok(Self {
             text: trimmed.to_owned(),
-            loopback,
+            door,
         })
     }
 }
@@ -200,6 +237,24 @@ mod tests {
                 "{bad}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn a_socket_of_this_machine_is_a_gateway_too() {
+        for text in ["unix:///run/gw/admin.sock", "unix:/run/gw/admin.sock"] {
+            let base: BaseUrl = text.parse().unwrap();
+            assert_eq!(
+                (base.as_str(), base.is_tls()),
+                ("unix:///run/gw/admin.sock", false)
+            );
+            assert_eq!(base.socket(), Some(Path::new("/run/gw/admin.sock")));
+            assert_eq!(
+                base.of_operation("/v1/health", &json!({}), &Value::Null)
+                    .unwrap(),
+                "http://127.0.0.1/v1/health"
+            );
+        }
+        assert!("unix:admin.sock".parse::<BaseUrl>().is_err());
     }
 
     #[test]

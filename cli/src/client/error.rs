@@ -5,7 +5,8 @@ use std::time::Duration;
 use api::Problem;
 
 use super::address::BadParameter;
-use super::tls::{NotConnected, TrustError};
+use super::connect::NotConnected;
+use super::tls::TrustError;
 
 /// A call that did not work.
 #[derive(Debug, thiserror::Error)]

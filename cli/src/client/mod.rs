@@ -17,6 +17,7 @@
 //! sends none and a key must not travel to where one points.
 
 mod address;
+mod connect;
 mod error;
 mod events;
 mod retry;
@@ -135,7 +136,11 @@ impl Builder {
 
     /// The client. Nothing is connected yet.
     pub fn build(self) -> Result<Client, ClientError> {
-        let config = tls::client_config(&self.trust)?;
+        let config = self
+            .base
+            .is_tls()
+            .then(|| tls::client_config(&self.trust))
+            .transpose()?;
         let mut settings = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -147,11 +152,8 @@ impl Builder {
             // A proxy's own loopback is not ours.
             settings = settings.proxy(None);
         }
-        let agent = Agent::with_parts(
-            settings.build(),
-            tls::connector(config),
-            DefaultResolver::default(),
-        );
+        let connector = connect::connector(self.base.socket().map(ToOwned::to_owned), config);
+        let agent = Agent::with_parts(settings.build(), connector, DefaultResolver::default());
         Ok(Client {
             base: self.base,
             key: self.key,

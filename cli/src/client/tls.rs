@@ -1,10 +1,5 @@
 //! Whom the client believes to be the gateway.
-//!
-//! The connector is our own because the HTTP library's can neither compare a
-//! key with a pin nor tell whether an error came before the request was sent,
-//! which decides whether a retry is safe.
 
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,16 +8,9 @@ use std::{fmt, io};
 use data_encoding::BASE64;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    StreamOwned,
-};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
-    TcpConnector, Transport, TransportAdapter,
-};
 
 /// How to know the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,121 +197,6 @@ impl ServerCertVerifier for PinVerifier {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
-    }
-}
-
-/// The connection could not be made: nothing of the request was sent.
-#[derive(Debug, thiserror::Error)]
-#[error("connect")]
-pub(crate) struct NotConnected(#[source] pub(crate) ureq::Error);
-
-/// TCP, perhaps through a proxy, then TLS where the URL asks for it.
-pub(crate) fn connector(config: ClientConfig) -> impl Connector<()> {
-    let chain = ConnectProxyConnector::default()
-        .chain(TcpConnector::default())
-        .chain(TlsConnector(Arc::new(config)));
-    Marking(chain)
-}
-
-/// Marks what goes wrong before the request is sent.
-#[derive(Debug)]
-struct Marking<C>(C);
-
-impl<C: Connector<()>> Connector<()> for Marking<C> {
-    type Out = C::Out;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<()>,
-    ) -> Result<Option<C::Out>, ureq::Error> {
-        self.0
-            .connect(details, chained)
-            .map_err(|error| match error {
-                // Marked already, on the way to a proxy.
-                ureq::Error::Other(inner) => ureq::Error::Other(inner),
-                error => ureq::Error::Other(Box::new(NotConnected(error))),
-            })
-    }
-}
-
-#[derive(Debug)]
-struct TlsConnector(Arc<ClientConfig>);
-
-impl<In: Transport> Connector<In> for TlsConnector {
-    type Out = Either<In, TlsTransport>;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, ureq::Error> {
-        let Some(transport) = chained else {
-            return Ok(None);
-        };
-        if !details.needs_tls() || transport.is_tls() {
-            return Ok(Some(Either::A(transport)));
-        }
-        let host = details
-            .uri
-            .host()
-            .unwrap_or_default()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| ureq::Error::Tls("the host is no name for TLS"))?;
-        let mut connection =
-            ClientConnection::new(Arc::clone(&self.0), name).map_err(ureq::Error::Rustls)?;
-        let mut socket =
-            TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
-        socket.set_timeout(details.timeout);
-        connection.complete_io(&mut socket)?;
-        let buffers = LazyBuffers::new(
-            details.config.input_buffer_size(),
-            details.config.output_buffer_size(),
-        );
-        Ok(Some(Either::B(TlsTransport {
-            buffers,
-            stream: StreamOwned::new(connection, socket),
-        })))
-    }
-}
-
-struct TlsTransport {
-    buffers: LazyBuffers,
-    stream: StreamOwned<ClientConnection, TransportAdapter>,
-}
-
-impl Transport for TlsTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.stream.sock.set_timeout(timeout);
-        let output = &self.buffers.output()[..amount];
-        Ok(self.stream.write_all(output)?)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.stream.sock.set_timeout(timeout);
-        let amount = self.stream.read(self.buffers.input_append_buf())?;
-        self.buffers.input_appended(amount);
-        Ok(amount > 0)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.stream.sock.get_mut().is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for TlsTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsTransport").finish_non_exhaustive()
     }
 }
 

@@ -15,7 +15,7 @@ use model::ids::ApiKeyId;
 use model::names::Text;
 
 use super::{LimitArg, age_cell, maybe_age, time_or};
-use crate::app::App;
+use crate::app::{App, now};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::lookup;
@@ -81,7 +81,7 @@ pub(super) fn run(app: &mut App, command: Command) -> Result<(), Failure> {
             project,
         } => {
             let limits = limits(&client, allow, workspace.as_deref(), project.as_deref())?;
-            let expires_at = expires.map(|expires| expires.from(app.out.now()));
+            let expires_at = expires.map(|expires| expires.from(now()));
             let body = CreateApiKey {
                 description,
                 expires_at,

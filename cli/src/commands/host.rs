@@ -17,7 +17,7 @@ use model::names::Text;
 use model::selector::Selector;
 
 use super::{LimitArg, RecentArg};
-use crate::app::{App, WorkspaceArg};
+use crate::app::{App, WorkspaceArg, now};
 use crate::failure::Failure;
 use crate::parse::{When, label, label_change, labels, when, word};
 
@@ -223,7 +223,7 @@ fn maintain_host(app: &mut App, command: Maintenance) -> Result<(), Failure> {
     let host = match command.until {
         Some(until) => {
             let body = SetMaintenance {
-                until: until.from(app.out.now()),
+                until: until.from(now()),
                 reason: command.reason,
             };
             client.send::<SetHostMaintenance>(&path, &body)?

@@ -14,6 +14,7 @@ use std::io::{self, IsTerminal as _, Write};
 use model::Timestamp;
 use serde::Serialize;
 
+use crate::app::now;
 use crate::failure::Failure;
 
 pub use table::{Cell, Table, Tone};
@@ -34,13 +35,12 @@ pub struct Output {
     format: Format,
     headers: bool,
     colours: bool,
-    now: Timestamp,
     sink: Box<dyn Write>,
 }
 
 impl Output {
     /// Answers on standard output.
-    pub fn stdout(format: Format, headers: bool, now: Timestamp) -> Self {
+    pub fn stdout(format: Format, headers: bool) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let colours = io::stdout().is_terminal() && !set("NO_COLOR") && !dumb;
@@ -48,7 +48,6 @@ impl Output {
             format,
             headers,
             colours,
-            now,
             sink: Box::new(io::stdout()),
         }
     }
@@ -56,11 +55,6 @@ impl Output {
     /// The form asked for.
     pub fn format(&self) -> Format {
         self.format
-    }
-
-    /// The time that ages are counted to.
-    pub fn now(&self) -> Timestamp {
-        self.now
     }
 
     /// Writes one value: as JSON, or as the table that `table` makes of it.
@@ -72,7 +66,7 @@ impl Output {
         match self.format {
             Format::Json => self.json(value),
             Format::Table => {
-                let text = table(value, self.now).render(self.headers, self.colours);
+                let text = table(value, now()).render(self.headers, self.colours);
                 self.sink
                     .write_all(text.as_bytes())
                     .map_err(Failure::Output)
@@ -125,5 +119,7 @@ impl Output {
 
 /// A remark beside the answer, on standard error. It is not worth failing for.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{}", printable(text));
+    for line in text.lines() {
+        let _ = writeln!(io::stderr(), "{}", printable(line));
+    }
 }

@@ -19,9 +19,10 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// How long ago: `3m`, `2d`; what lies ahead is `in 3m`.
+/// How long ago: `3m`, `2d`; what lies ahead is `in 3m`. Less than a second
+/// ahead is now: clocks differ by that much.
 pub fn age(now: Timestamp, at: Timestamp) -> String {
-    if at > now {
+    if ahead(now, at) {
         format!("in {}", coarse(at.since(now)))
     } else {
         coarse(now.since(at))
@@ -30,12 +31,16 @@ pub fn age(now: Timestamp, at: Timestamp) -> String {
 
 /// The instant in UTC and how far away it is.
 pub fn time_text(now: Timestamp, at: Timestamp) -> String {
-    let away = if at > now {
+    let away = if ahead(now, at) {
         age(now, at)
     } else {
         format!("{} ago", age(now, at))
     };
     format!("{at} ({away})")
+}
+
+fn ahead(now: Timestamp, at: Timestamp) -> bool {
+    at.since(now) >= Duration::from_secs(1)
 }
 
 /// The two largest units: `1h30m`, `2.5s`, `250ms`.
@@ -121,6 +126,7 @@ mod tests {
             assert_eq!(age(later(secs), at), expected);
         }
         assert_eq!(age(at, later(300)), "in 5m");
+        assert_eq!(age(at, at.saturating_add(Duration::from_millis(999))), "0s");
         assert_eq!(
             time_text(later(60), at),
             "2027-01-15T08:00:00.000Z (60s ago)"

@@ -211,7 +211,7 @@ fn serve(socket: TcpStream, config: Arc<ServerConfig>, log: &Mutex<Vec<Asked>>, 
     let _ = stream.sock.shutdown(Shutdown::Both);
 }
 
-fn read_request(stream: &mut impl Read) -> Option<Asked> {
+pub(crate) fn read_request(stream: &mut impl Read) -> Option<Asked> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
