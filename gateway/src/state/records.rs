@@ -378,3 +378,71 @@ pub struct ClaimedRecordV1 {
     /// When.
     pub at: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::host::{Carrier, CloneRepair};
+
+    fn at() -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_123)
+    }
+
+    fn every_event() -> Vec<HostEvent> {
+        let text = || "x".to_owned();
+        let other = HostId::new(at(), [1; 10]);
+        let (from, to) = (text(), text());
+        vec![
+            HostEvent::Created,
+            HostEvent::Enrolled { token: text() },
+            HostEvent::Connected { carrier: Carrier::WebSocket, address: text() },
+            HostEvent::CarrierChanged { carrier: Carrier::Udp },
+            HostEvent::LinkLost { reason: text() },
+            HostEvent::Unreachable { mass_loss: true },
+            HostEvent::Rebooted { from: from.clone(), to: to.clone() },
+            HostEvent::AddressChanged { from: from.clone(), to: to.clone() },
+            HostEvent::VersionChanged { from: from.clone(), to: to.clone() },
+            HostEvent::HostnameChanged { from: from.clone(), to: to.clone() },
+            HostEvent::Renamed { from, to },
+            HostEvent::Relabelled { labels: text() },
+            HostEvent::MaintenanceSet { until: at(), reason: text() },
+            HostEvent::MaintenanceEnded { expired: true },
+            HostEvent::CloneSuspected { other, evidence: text() },
+            HostEvent::CloneRepaired { repair: CloneRepair::Merge, other },
+            HostEvent::CertificateRenewed { not_after: at() },
+            HostEvent::Retired { reason: text() },
+        ]
+    }
+
+    #[test]
+    fn every_event_of_a_history_reads_back() {
+        for event in every_event() {
+            let record = HistoryRecordV1 { at: at(), event, by: Some("owner".to_owned()) };
+            assert_eq!(HistoryRecordV1::decode(&record.encode().unwrap()).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn every_scope_and_limit_reads_back() {
+        let project = ProjectId::new(at(), [2; 10]);
+        let workspace = WorkspaceId::new(at(), [3; 10]);
+        for scope in [Scope::Deployment, Scope::Project { project }, Scope::Workspace { project, workspace }] {
+            let rules = vec![Rule {
+                allow: "project.workspace.host".parse().unwrap(),
+                environments: vec![Environment::Staging],
+            }];
+            let record = ApiKeyRecordV1 {
+                id: ApiKeyId::new(at(), [4; 10]),
+                user: UserId::new(at(), [5; 10]),
+                digest: [6; 32],
+                description: Text::default(),
+                limits: Some(Limits { scope, rules }),
+                created_at: at(),
+                expires_at: Some(at()),
+                last_used_at: None,
+                revoked_at: None,
+            };
+            assert_eq!(ApiKeyRecordV1::decode(&record.encode().unwrap()).unwrap(), record);
+        }
+    }
+}
