@@ -131,7 +131,7 @@ pub async fn list<R: Record>(
     })
 }
 
-/// [`update`] for a record: `change` gets it decoded.
+/// [`update()`] for a record: `change` gets it decoded.
 pub async fn update_record<R: Record, E: Send>(
     store: &dyn Store,
     key: &Key,

@@ -6,7 +6,7 @@
 //! queries: keys are found through in-memory indexes (see
 //! [`Mirror`](crate::Mirror)) built from [`list`](Store::list) and
 //! [`watch`](Store::watch). No counters, no read-modify-write: the one retry loop
-//! is [`update`](crate::update). Heartbeats never come here.
+//! is [`update`](crate::update()). Heartbeats never come here.
 //!
 //! A commit that returned `Ok` is on disk, is seen by every later read, and is
 //! in every watch in commit order.
