@@ -145,6 +145,25 @@ fn an_expired_certificate_is_renewed_on_the_connection_that_refused_it() {
 }
 
 #[test]
+fn a_certificate_that_is_too_old_even_for_that_is_asked_about_slowly() {
+    let mut world = World::enrolled();
+    world.certificate_expired = true;
+    world.renewal_closes = true;
+    world.run(60 * MINUTE);
+    assert!(world.hellos < 30, "{} hellos in an hour", world.hellos);
+    assert!(world.agent.identity().is_some());
+}
+
+#[test]
+fn a_copy_that_gets_no_welcome_takes_the_identity_that_it_is_offered() {
+    let mut world = World::enrolled();
+    world.clone_suspected = true;
+    world.run(10 * SECOND);
+    assert_eq!(world.renewals, [KeyChoice::Pending]);
+    assert_eq!(world.rung(), Some(Rung::Udp));
+}
+
+#[test]
 fn a_certificate_is_renewed_before_half_of_its_life_is_over() {
     for seed in 0..20 {
         let mut world = World::enrolled().seeded(seed);

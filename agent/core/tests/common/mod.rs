@@ -43,6 +43,9 @@ pub(crate) struct World {
     pub(crate) websocket: Answer,
     pub(crate) refusal: Option<(RefusalCode, Duration)>,
     pub(crate) certificate_expired: bool,
+    /// The next hello is answered by asking for a new key.
+    pub(crate) clone_suspected: bool,
+    pub(crate) renewal_closes: bool,
     pub(crate) certificate_life: Duration,
     pub(crate) lose_renewals: u32,
     pub(crate) drop_after: Option<Duration>,
@@ -87,6 +90,8 @@ impl World {
             websocket: Answer::Good,
             refusal: None,
             certificate_expired: false,
+            clone_suspected: false,
+            renewal_closes: false,
             certificate_life: Duration::from_secs(7 * 86_400),
             lose_renewals: 0,
             drop_after: None,
@@ -320,7 +325,9 @@ impl World {
             Action::Send(conn, body) => self.sent(conn, body),
             Action::Renew(conn, key) => {
                 self.renewals.push(key);
-                if self.lose_renewals > 0 {
+                if self.renewal_closes {
+                    self.reply(Event::Closed(conn, DialFailure::Network));
+                } else if self.lose_renewals > 0 {
                     self.lose_renewals -= 1;
                 } else {
                     self.certificate_expired = false;
@@ -367,6 +374,12 @@ impl World {
             .then_some((RefusalCode::CertificateExpired, Duration::ZERO));
         let refusal = self.refusal;
         self.refusal = expired.or(refusal);
+        if std::mem::take(&mut self.clone_suspected) {
+            let reidentify = Reidentify {
+                reason: "copy".into(),
+            };
+            return self.frame(conn, gateway_frame::Body::Reidentify(reidentify));
+        }
         let body = match self.refused() {
             Some(refusal) => gateway_frame::Body::Refused(refusal),
             None => {
@@ -413,7 +426,12 @@ impl World {
             agent_frame::Body::Goodbye(goodbye) => {
                 self.goodbyes.push(goodbye.reason());
                 if goodbye.reason() == GoodbyeReason::Uninstalled {
-                    self.reply(Event::Closed(conn, DialFailure::Network));
+                    let code = RefusalCode::HostRetired.into();
+                    let refusal = Refusal {
+                        code,
+                        ..Refusal::default()
+                    };
+                    self.frame(conn, gateway_frame::Body::Refused(refusal));
                 }
             }
             _ => {}
