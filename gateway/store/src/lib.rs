@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `store` is the contract and `batch` what one commit
 //! carries; `engine` fulfils it in one file. On top: `record` gives values
-//! types and versions, [`update`] is the one read-modify-write, `mirror` keeps
+//! types and versions, [`update()`] is the one read-modify-write, `mirror` keeps
 //! in-memory indexes current, `audit` reads the chains that commits extend,
 //! `objects` holds what is too large for a value.
 //!
