@@ -42,8 +42,11 @@ use crate::state::catalog::Catalog;
 use crate::tasks::Tasks;
 use crate::usage::KeyUses;
 
-/// A gateway certificate is looked at this often; it is renewed at half its life.
-const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+/// The store, in the state directory.
+const STORE_FILE: &str = "loopback.redb";
+/// Certificates are looked at this often: ours are renewed at half their life, an
+/// operator's files may have been replaced. The look costs two stats.
+const RENEWAL_LOOK: Duration = Duration::from_secs(60);
 
 /// A gateway that serves. Tests hold one in their own process.
 pub struct Running {
@@ -68,8 +71,16 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let started = Instant::now();
     let state = config.state_dir.clone();
     files::ensure_private_dir(&state)?;
-    let keys = ServerKeys::load_or_create(&state.join("keys"))?;
-    let deployment = deployment_id(&state)?;
+    // Secrets are made with the state and never again: new ones beside old state
+    // would cut off every host and void every token without a word.
+    let fresh = !state.join(STORE_FILE).exists();
+    let keys_dir = state.join("keys");
+    let keys = if fresh {
+        ServerKeys::load_or_create(&keys_dir)?
+    } else {
+        ServerKeys::load(&keys_dir)?
+    };
+    let deployment = deployment_id(&state, fresh)?;
     let options = OpenOptions::new(keys.audit_key()).deployment(deployment.to_bytes());
     let store = open_store(&state, options).await?;
 
@@ -88,9 +99,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     .await
     .context("load the state")?;
 
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("listen on {} (TCP)", config.listen))?;
+    let listener = bind_tcp(config.listen).await?;
     let address = listener.local_addr()?;
     let public_url = config.public_url_or_local(address);
     let https = match (&config.https_certificate, &config.https_key) {
@@ -100,8 +109,12 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         },
         _ => HttpsSource::Internal(public_url.clone()),
     };
-    let ca =
-        CertificateAuthority::load_or_create(&state.join("ca"), deployment, https, wall_clock())?;
+    let (ca_dir, now) = (state.join("ca"), wall_clock());
+    let ca = if fresh {
+        CertificateAuthority::load_or_create(&ca_dir, deployment, https, now)?
+    } else {
+        CertificateAuthority::load(&ca_dir, deployment, https, now)?
+    };
     publish_authorities(&state, &ca)?;
 
     let owner_secret = OwnerSecret::at(&state);
@@ -182,14 +195,28 @@ impl Running {
     }
 }
 
+/// Every address, or every IPv4 address on a machine that has no IPv6.
+async fn bind_tcp(wanted: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    let error = match TcpListener::bind(wanted).await {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    let no_ipv6 = error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+    if wanted.is_ipv6() && wanted.ip().is_unspecified() && no_ipv6 {
+        let fallback = (std::net::Ipv4Addr::UNSPECIFIED, wanted.port());
+        return TcpListener::bind(fallback).await.context("listen on TCP");
+    }
+    Err(error).with_context(|| format!("listen on {wanted} (TCP)"))
+}
+
 async fn open_store(state: &Path, options: OpenOptions) -> anyhow::Result<Arc<RedbStore>> {
-    let path = state.join("loopback.redb");
+    let path = state.join(STORE_FILE);
     let opened = tokio::task::spawn_blocking(move || RedbStore::open(path, options)).await?;
     Ok(Arc::new(opened?))
 }
 
 /// Made at the first start; also stamped into the store and every certificate.
-fn deployment_id(state: &Path) -> anyhow::Result<DeploymentId> {
+fn deployment_id(state: &Path, fresh: bool) -> anyhow::Result<DeploymentId> {
     let path = state.join("deployment");
     if let Some(bytes) = files::read_private(&path, 256)? {
         let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
@@ -200,6 +227,11 @@ fn deployment_id(state: &Path) -> anyhow::Result<DeploymentId> {
             )
         });
     }
+    anyhow::ensure!(
+        fresh,
+        "{} is missing although there is state; restore it from a backup",
+        path.display()
+    );
     let id = DeploymentId::new(wall_clock(), crate::keys::random());
     files::write_private(&path, format!("{id}\n").as_bytes())?;
     Ok(id)
@@ -288,7 +320,10 @@ fn renew(
     renew_at: Timestamp,
 ) -> anyhow::Result<Timestamp> {
     let now = app.now();
-    app.ca.refresh_https(now)?;
+    // Bad files of an operator must not keep our own certificate from being renewed.
+    if let Err(error) = app.ca.refresh_https(now) {
+        tracing::error!(error = %model::error_chain(&error), "the HTTPS certificate stays as it is");
+    }
     if now < renew_at {
         return Ok(renew_at);
     }
@@ -302,8 +337,8 @@ fn renew(
     Ok(next)
 }
 
-/// The authorities' certificates in a file that anybody on this machine may read:
-/// what the CLI and a hand-made agent configuration trust.
+/// The authorities' certificates in a file of their own, to be copied to wherever
+/// the CLI or a hand-made agent configuration needs them. Nothing in it is secret.
 fn publish_authorities(state: &Path, ca: &CertificateAuthority) -> anyhow::Result<()> {
     let path = state.join("ca.pem");
     files::write_private(&path, ca.trust_bundle().to_pem().as_bytes())?;

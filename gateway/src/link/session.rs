@@ -115,6 +115,8 @@ struct Told {
     trust_version: u64,
     quarantined: bool,
     reidentify: bool,
+    /// Who signed certificates when the link began.
+    authority: [u8; 32],
 }
 
 /// Serves one connection until it ends.
@@ -244,6 +246,7 @@ async fn serve(
         ),
         quarantined: welcome.frame.quarantined,
         reidentify: false,
+        authority: app.ca.active_fingerprint(),
     };
     let issued = welcome.frame.counter;
     let end = match stream

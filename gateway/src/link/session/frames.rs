@@ -133,16 +133,17 @@ impl Session {
         if trust.version > self.told.trust_version {
             self.told.trust_version = trust.version;
             self.stream.tell(gateway_frame::Body::Trust(trust)).await?;
-            let issuer = record.identity.as_ref().map(|identity| identity.issuer);
-            if issuer.is_some_and(|issuer| issuer != self.app.ca.active_fingerprint()) {
-                let spread = u32::from_be_bytes(crate::keys::random()) % SPREAD_MS;
-                let why = "another authority signs certificates; reconnect to renew";
-                return Err(End::Dismissed(refusal(
-                    RefusalCode::Unspecified,
-                    why,
-                    Duration::from_millis(spread.into()),
-                )));
-            }
+        }
+        // Promoted while this link was up: its certificate should come from the
+        // new authority, and a welcome is what asks for that.
+        if self.told.authority != self.app.ca.active_fingerprint() {
+            let spread = u32::from_be_bytes(crate::keys::random()) % SPREAD_MS;
+            let why = "another authority signs certificates; reconnect to renew";
+            return Err(End::Dismissed(refusal(
+                RefusalCode::Unspecified,
+                why,
+                Duration::from_millis(spread.into()),
+            )));
         }
         Ok(())
     }
