@@ -17,6 +17,7 @@
 //! sends none and a key must not travel to where one points.
 
 mod address;
+mod call;
 mod connect;
 mod error;
 mod events;
@@ -32,12 +33,12 @@ use api::endpoint::Nothing;
 use api::{Endpoint, Method, Page, Problem};
 use model::ids::ApiKeyId;
 use model::token::Secret;
-use schemars::JsonSchema as _;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use ureq::http::{Request, Response};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
+
+use call::{Call, jitter, to_value};
 
 pub use address::{BadParameter, BadUrl, BaseUrl};
 pub use error::ClientError;
@@ -399,60 +400,6 @@ impl Client {
     }
 }
 
-/// One call, the same for every attempt at it.
-struct Call {
-    method: Method,
-    url: String,
-    accept: &'static str,
-    body: Option<Vec<u8>>,
-    idempotency_key: Option<String>,
-    last_event_id: Option<String>,
-    streaming: bool,
-}
-
-impl Call {
-    fn new<E: Endpoint>(
-        base: &BaseUrl,
-        path: &E::Path,
-        query: &Value,
-        body: &E::Body,
-    ) -> Result<Self, ClientError> {
-        let operation = E::ID;
-        let url = base
-            .of_operation(E::PATH, path, query)
-            .map_err(|source| ClientError::Parameter { operation, source })?;
-        let body = match E::Body::schema_name().as_ref() {
-            "Nothing" => None,
-            _ => Some(
-                serde_json::to_vec(body)
-                    .map_err(|source| ClientError::Request { operation, source })?,
-            ),
-        };
-        Ok(Self {
-            method: E::METHOD,
-            url,
-            accept: "application/json, application/problem+json",
-            body,
-            idempotency_key: (E::METHOD != Method::Get).then(random_key),
-            last_event_id: None,
-            streaming: false,
-        })
-    }
-
-    fn streaming(mut self, accept: &'static str) -> Self {
-        self.accept = accept;
-        self.streaming = true;
-        self
-    }
-}
-
-fn to_value<E: Endpoint>(query: &E::Query) -> Result<Value, ClientError> {
-    serde_json::to_value(query).map_err(|source| ClientError::Request {
-        operation: E::ID,
-        source,
-    })
-}
-
 fn read_all(url: &str, reply: Response<Body>) -> Result<Vec<u8>, ClientError> {
     let mut bytes = Vec::new();
     let mut reader = reply
@@ -494,21 +441,4 @@ fn refusal(url: &str, reply: Response<Body>) -> ClientError {
             excerpt: model::names::clean(&String::from_utf8_lossy(&bytes), 120),
         },
     }
-}
-
-/// 128 random bits in hex: what the gateway recognises a repeated request by.
-fn random_key() -> String {
-    data_encoding::HEXLOWER.encode(&random::<16>())
-}
-
-fn jitter() -> f64 {
-    f64::from(u32::from_le_bytes(random::<4>())) / f64::from(u32::MAX)
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    let source = ring::rand::SystemRandom::new();
-    ring::rand::SecureRandom::fill(&source, &mut bytes)
-        .expect("the system's random source works on every Linux we run on");
-    bytes
 }
