@@ -99,9 +99,16 @@ fn trust(app: &mut App) -> Result<(), Failure> {
         context.ca_pem = Some(pem);
         Ok(())
     })?;
-    let count = found.authorities.len();
-    app.out.say(&found, |_| {
-        format!("context {name} trusts {count} authorities from now on")
+    let plural = if found.authorities.len() == 1 {
+        "authority"
+    } else {
+        "authorities"
+    };
+    app.out.say(&found, |found| {
+        format!(
+            "context {name} trusts {} {plural} from now on",
+            found.authorities.len()
+        )
     })
 }
 
