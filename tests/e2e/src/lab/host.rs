@@ -36,6 +36,7 @@ pub struct Host {
     name: String,
     address: Ipv4Addr,
     folder: PathBuf,
+    rootfs: PathBuf,
 }
 
 impl Host {
@@ -49,10 +50,11 @@ impl Host {
             lab: ground.name.clone(),
             address: Ipv4Addr::new(10, 77, 0, address),
             folder: ground.folder.join(&name),
+            rootfs: rootfs.to_owned(),
             name,
         };
         net::plug(&host.lab, &host.name, host.address)?;
-        host.mount_disk(rootfs)?;
+        host.mount_disk()?;
         let root = host.root();
         fs::write(root.join("etc/machine-id"), random_id()? + "\n").context("write machine-id")?;
         fs::write(root.join("etc/hostname"), format!("{}\n", host.name))
@@ -76,13 +78,26 @@ impl Host {
         self.folder.join("root")
     }
 
-    /// Every path that differs from the common root file system, relative to the root. Folders that
-    /// only hold such paths are among them, as are files that were removed.
+    /// Every path that was made, changed or removed since the first boot, relative to the root;
+    /// of folders only those that were made.
     pub fn written_files(&self) -> Result<Vec<String>> {
         let upper = self.folder.join("upper");
         let upper = upper.to_str().context("the lab's folder is UTF-8")?;
-        let list = sh::ok(&["find", upper, "-mindepth", "1", "-printf", "%P\n"], QUICK)?;
-        Ok(list.lines().map(str::to_owned).collect())
+        let list = sh::ok(
+            &["find", upper, "-mindepth", "1", "-printf", "%y %P\n"],
+            QUICK,
+        )?;
+        // The overlay keeps a copy of each folder in which something was written.
+        let written = |line: &&str| match line.split_once(' ') {
+            Some(("d", path)) => !self.rootfs.join(path).is_dir(),
+            _ => true,
+        };
+        Ok(list
+            .lines()
+            .filter(written)
+            .filter_map(|line| line.split_once(' '))
+            .map(|(_, path)| path.to_owned())
+            .collect())
     }
 
     /// A program to run on the host.
@@ -282,7 +297,7 @@ impl Host {
         net::cgroups(&self.lab, &self.name)
     }
 
-    fn mount_disk(&self, rootfs: &Path) -> Result<()> {
+    fn mount_disk(&self) -> Result<()> {
         let mount = |argv: &[&str]| sh::ok(argv, QUICK).map(drop);
         fs::create_dir(&self.folder)
             .with_context(|| format!("create {}", self.folder.display()))?;
@@ -302,7 +317,7 @@ impl Host {
         }
         let layers = format!(
             "lowerdir={},upperdir={at}/upper,workdir={at}/work",
-            rootfs.display()
+            self.rootfs.display()
         );
         mount(&[
             "mount",

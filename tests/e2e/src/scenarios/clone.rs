@@ -154,7 +154,8 @@ fn repair(world: &World, how: &str, newcomer: &str) -> Result<()> {
         .map(drop)
 }
 
-/// Waits until this very machine is connected: a boot id is the one thing clones do not share.
+/// Waits until this very machine is connected: its address is the one thing that a copied disk does
+/// not bring along.
 fn machine_connected(world: &World, host: &Host) -> Result<Value> {
     wait::until(
         &format!("the machine {} to be connected", host.name()),
@@ -162,17 +163,16 @@ fn machine_connected(world: &World, host: &Host) -> Result<Value> {
         || {
             let found = connected_machines(world, host)?.into_iter().next();
             Ok(Look::some(found, || {
-                "no record with its boot id is connected".into()
+                "no record with its address is connected".into()
             }))
         },
     )
 }
 
 fn connected_machines(world: &World, host: &Host) -> Result<Vec<Value>> {
-    let boot = host.boot_id()?;
-    let hosts = world.listed()?;
+    let address = host.address().to_string();
+    let hosts = world.listed()?.into_iter();
     Ok(hosts
-        .into_iter()
-        .filter(|host| is_connected(host) && host["boot_id"] == *boot)
+        .filter(|host| is_connected(host) && host["address"] == *address)
         .collect())
 }

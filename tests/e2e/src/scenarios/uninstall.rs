@@ -99,8 +99,8 @@ fn traces(host: &Host) -> Result<BTreeSet<String>> {
         .map(|path| format!("file /{path}"))
         .collect();
     let lists = "getent passwd | sed 's/^/user /'; getent group | sed 's/^/group /'; \
-                 systemctl list-unit-files --no-legend --plain | awk '{print \"unit \" $1}'; \
-                 systemctl list-units --all --no-legend --plain | awk '/loopback/ {print \"loaded \" $1}'; \
+                 systemctl list-unit-files --no-legend --plain | awk '!/^run-u[0-9]+[.]/ {print \"unit \" $1}'; \
+                 systemctl list-units --all --no-legend --plain | awk '$1 ~ /loopback/ {print \"loaded \" $1}'; \
                  ps -eo comm= | awk '/loopback/ {print \"process \" $1}'; \
                  ls -d /run/*loopback* 2>/dev/null | sed 's/^/runtime /'; true";
     traces.extend(host.sh(lists)?.lines().map(str::to_owned));
