@@ -48,9 +48,19 @@ impl FactsReader {
     }
 }
 
-/// The kernel's name for this boot.
+/// The name of this boot. In a container it is the container's, which only PID 1 sees:
+/// a unit's sandbox (`ProtectKernelTunables`) mounts the kernel's own file over it, so
+/// the unit passes on what systemd knows.
 pub fn boot_id() -> String {
-    text("/proc/sys/kernel/random/boot_id").trim().to_owned()
+    let told = std::env::var("LOOPBACK_BOOT_ID").ok();
+    let told = told.as_deref().and_then(dashed);
+    told.unwrap_or_else(|| text("/proc/sys/kernel/random/boot_id").trim().to_owned())
+}
+
+/// systemd's spelling of a boot id, 32 hex digits, in the kernel's.
+fn dashed(hex: &str) -> Option<String> {
+    let good = hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    good.then(|| [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
 }
 
 fn readings() -> Readings {

@@ -913,6 +913,8 @@ StartLimitIntervalSec=0
 Type=notify
 ExecStart=/usr/local/bin/loopback-agent run --config /etc/loopback-agent/agent.toml
 EnvironmentFile=-/etc/loopback-agent/environment
+# In a container the sandbox below hides the container's boot id behind the kernel's.
+Environment=LOOPBACK_BOOT_ID=%b
 Restart=always
 RestartSec=5s
 TimeoutStartSec=60s
