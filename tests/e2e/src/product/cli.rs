@@ -64,7 +64,9 @@ impl Cli {
 
     /// Runs it, whatever it answers.
     pub fn run(&self, args: &[&str]) -> Result<Output> {
-        sh::run(&mut self.command(args), LIMIT)
+        let what = format!("`loopback {}`", args.join(" "));
+        let output = sh::run(&mut self.command(args), LIMIT).with_context(|| what.clone())?;
+        Ok(Output { what, ..output })
     }
 
     /// Runs it and insists on success; what it prints for people.

@@ -66,12 +66,13 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
     // The third story is a disk restored from a backup: one machine, its past, and no original.
     let id = text(&world.wait_connected(dead.name(), JOIN)?, "id")?.to_owned();
     world.step(
-        "copy a disk, let its original live on for a while, then lose the original",
+        "copy a disk, let its original live on for a while, then shut it down for good",
         || {
             copy_agent(dead, restored)?;
             dead.sh("systemctl restart loopback-agent")?;
             world.wait_connected(dead.name(), JOIN)?;
-            dead.power_loss()
+            // Shut down, not cut off: its link ends now, and not after three silent beats.
+            dead.shutdown()
         },
     )?;
     let newcomer = world.step("the restored copy is quarantined", || {
