@@ -60,7 +60,16 @@ pub fn boot_id() -> String {
 /// systemd's spelling of a boot id, 32 hex digits, in the kernel's.
 fn dashed(hex: &str) -> Option<String> {
     let good = hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-    good.then(|| [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
+    good.then(|| {
+        [
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..],
+        ]
+        .join("-")
+    })
 }
 
 fn readings() -> Readings {

@@ -136,11 +136,12 @@ impl Server {
         Ok(Self { path, listener })
     }
 
-    /// Passes questions on until cancelled.
+    /// Passes questions on until nobody takes them, and delivers the answers given.
     pub async fn serve(&self, asked: mpsc::Sender<Asked>) {
         let mut askers = JoinSet::new();
         loop {
             tokio::select! {
+                () = asked.closed() => break,
                 accepted = self.listener.accept(), if askers.len() < ASKERS => match accepted {
                     Ok((stream, _)) => {
                         askers.spawn(serve_one(stream, asked.clone()));
@@ -151,6 +152,7 @@ impl Server {
                 Some(_) = askers.join_next() => {}
             }
         }
+        while askers.join_next().await.is_some() {}
     }
 }
 

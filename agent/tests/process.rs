@@ -230,6 +230,7 @@ async fn a_host_leaves_with_the_agent_running_and_without() {
         .await;
     let output = host.run("deregister", &[]);
     assert!(output.status.success(), "{}{}", said(&output), host.log());
+    assert_eq!(said(&output), "the gateway has retired this host\n");
     assert_eq!(gateway.sees_goodbye().await, GoodbyeReason::Uninstalled);
     assert_eq!(host.exit().await, Some(0));
 
@@ -349,6 +350,90 @@ async fn clocks_that_differ_are_reported_with_both_times() {
         host.log()
             .contains("the clocks of this host and the gateway differ")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_manager_hears_ready_without_a_gateway_and_then_how_it_stands() {
+    let gateway = Gateway::start();
+    let mut host = Host::new(&gateway);
+    let good = read(&host.path("agent.toml"));
+    // Nobody listens there.
+    host.configure("127.0.0.1:1");
+    let manager = tokio::net::UnixDatagram::bind(host.path("notify")).unwrap();
+    host.start_with(&[
+        ("NOTIFY_SOCKET", host.path("notify").display().to_string()),
+        ("WATCHDOG_USEC", "900000".to_owned()),
+    ]);
+    let hears = async |wanted: &str| loop {
+        let mut buffer = [0; 512];
+        let length = manager.recv(&mut buffer).await.unwrap();
+        if String::from_utf8_lossy(&buffer[..length]).starts_with(wanted) {
+            return;
+        }
+    };
+    let story = async {
+        hears("READY=1").await;
+        hears("STATUS=not linked: 127.0.0.1:1 cannot be reached").await;
+        hears("WATCHDOG=1").await;
+        host.write("agent.toml", &good);
+        host.signal(rustix::process::Signal::HUP);
+        hears("STATUS=linked to ").await;
+        host.signal(rustix::process::Signal::TERM);
+        hears("STOPPING=1").await;
+    };
+    tokio::time::timeout(common::LIMIT, story).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_got_worse_is_reported_and_not_taken() {
+    let gateway = Gateway::start();
+    let mut host = Host::new(&gateway);
+    host.start();
+    host.status_when("linked", |status| status.is_linked())
+        .await;
+    let good = read(&host.path("agent.toml"));
+    host.write("agent.toml", &format!("{good}colour = 'red'\n"));
+    host.signal(rustix::process::Signal::HUP);
+    // `status` would not take the file either: look at what is said of it.
+    host.log_when("configuration not taken", "unknown field `colour`")
+        .await;
+    host.write("agent.toml", &good);
+    let warned = host
+        .status_when("warned", |status| !status.warnings.is_empty())
+        .await;
+    assert!(warned.is_linked() && warned.warnings[0].contains("colour"));
+    host.signal(rustix::process::Signal::HUP);
+    host.status_when("content", |status| status.warnings.is_empty())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_refuses_costs_a_warning_and_not_the_link() {
+    let mut gateway = Gateway::start();
+    let mut host = Host::new(&gateway);
+    host.start();
+    gateway
+        .sees(|saw| (*saw == Saw::Stored(11)).then_some(()))
+        .await;
+    host.kill();
+    // Where the next identity would be written first.
+    std::fs::create_dir(host.state().join(".new-identity.json")).unwrap();
+    host.start();
+    let status = host
+        .status_when("warned", |status| !status.warnings.is_empty())
+        .await;
+    assert!(status.is_linked());
+    assert!(
+        status.warnings[0].starts_with("store "),
+        "{:?}",
+        status.warnings
+    );
+    let beat = |saw: &Saw| match saw {
+        Saw::Stored(counter) => panic!("announced {counter}, which is not on disk"),
+        Saw::Beat(3) => Some(()),
+        _ => None,
+    };
+    gateway.sees(beat).await;
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use agent_core::{Action, Conn, DialFailure, Event, KeyChoice, Purpose, Rung};
+use agent_core::{Action, Conn, DialFailure, Event, KeyChoice, Purpose, Rung, Standing};
 use model::error_chain;
 use protocol::v1::{EnrolRequest, Grant, Hello, Renew, Trust, agent_frame};
 use protocol::{VERSION, VERSION_MIN};
@@ -87,7 +87,12 @@ impl Engine {
             }
         };
         self.board.untrouble("host");
-        tracing::debug!(rung = rung.as_str(), ?purpose, "dialling");
+        let linked = matches!(self.core.standing(), Standing::Linked { .. });
+        if linked && rung == Rung::WebSocket {
+            tracing::info!("the link does not answer; dialling another beside it");
+        } else {
+            tracing::debug!(rung = rung.as_str(), ?purpose, linked, "dialling");
+        }
         let (give, take) = orders();
         self.tasks
             .spawn(run(conn, plan, purpose, take, self.reports.clone()));

@@ -96,7 +96,7 @@ pub async fn run(setup: Setup) -> Result<(), RunError> {
     let serving = async {
         match &server {
             Some(server) => server.serve(asked).await,
-            None => std::future::pending().await,
+            None => asked.closed().await,
         }
     };
     tokio::pin!(serving);
@@ -122,7 +122,18 @@ pub async fn run(setup: Setup) -> Result<(), RunError> {
             () = tokio::time::sleep(wait) => engine.look(),
         }
     }
-    engine.wind_down().await;
+    // Answers on their way out are the last thing this process does: whoever asked it
+    // to leave wants to hear that it did.
+    let leaving = async {
+        engine.wind_down().await;
+        questions.close();
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = serving => {}
+        () = leaving => {}
+        () = tokio::time::sleep(WIND_DOWN * 2) => {}
+    }
     Ok(())
 }
 
@@ -346,9 +357,9 @@ impl Engine {
     fn refused(&mut self, refusal: &protocol::v1::Refusal) {
         self.learn_time(refusal.server_time_ms);
         let code = refusal_code(refusal.code());
-        let message = model::names::clean(&refusal.message, 512);
-        tracing::warn!(code, %message, retry_after_ms = refusal.retry_after_ms, "refused");
-        self.board.refused(code, message, self.clock.system());
+        let why = model::names::clean(&refusal.message, 512);
+        tracing::warn!(code, %why, retry_after_ms = refusal.retry_after_ms, "refused");
+        self.board.refused(code, why, self.clock.system());
     }
 
     fn learn_time(&mut self, gateway_ms: i64) {

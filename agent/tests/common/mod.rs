@@ -77,6 +77,10 @@ impl Host {
     }
 
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    pub(crate) fn start_with(&mut self, env: &[(&str, String)]) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -84,6 +88,7 @@ impl Host {
             .unwrap();
         let child = self
             .program("run")
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .stderr(log)
             .stdout(Stdio::null())
             .spawn()
@@ -116,11 +121,15 @@ impl Host {
         }
     }
 
-    /// SIGTERM, and the exit code.
-    pub(crate) async fn stop(&mut self) -> Option<i32> {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let child = self.agent.as_ref().unwrap();
         let pid = rustix::process::Pid::from_child(child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGTERM, and the exit code.
+    pub(crate) async fn stop(&mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
         self.exit().await
     }
 
@@ -148,6 +157,14 @@ impl Host {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    pub(crate) async fn log_when(&self, what: &str, text: &str) {
+        let started = Instant::now();
+        while !self.log().contains(text) {
+            assert!(started.elapsed() < LIMIT, "{what}:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
