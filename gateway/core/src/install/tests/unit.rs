@@ -30,11 +30,11 @@ fn the_unit_names_no_secret_and_stops_as_documented() {
             .clone()
             .any(|line| line.to_lowercase().contains("token"))
     );
-    assert!(
-        !assignments
-            .clone()
-            .any(|line| line.starts_with("Environment="))
-    );
+    let environment: Vec<_> = assignments
+        .clone()
+        .filter(|line| line.starts_with("Environment="))
+        .collect();
+    assert_eq!(environment, ["Environment=LOOPBACK_BOOT_ID=%b"]);
 }
 
 #[test]
