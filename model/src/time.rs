@@ -106,7 +106,9 @@ impl<'de> Deserialize<'de> for Timestamp {
             }
 
             fn visit_u64<E: de::Error>(self, millis: u64) -> Result<Timestamp, E> {
-                Ok(Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
+                Ok(Timestamp::from_millis(
+                    i64::try_from(millis).unwrap_or(i64::MAX),
+                ))
             }
         }
 

@@ -395,20 +395,46 @@ mod tests {
         vec![
             HostEvent::Created,
             HostEvent::Enrolled { token: text() },
-            HostEvent::Connected { carrier: Carrier::WebSocket, address: text() },
-            HostEvent::CarrierChanged { carrier: Carrier::Udp },
+            HostEvent::Connected {
+                carrier: Carrier::WebSocket,
+                address: text(),
+            },
+            HostEvent::CarrierChanged {
+                carrier: Carrier::Udp,
+            },
             HostEvent::LinkLost { reason: text() },
             HostEvent::Unreachable { mass_loss: true },
-            HostEvent::Rebooted { from: from.clone(), to: to.clone() },
-            HostEvent::AddressChanged { from: from.clone(), to: to.clone() },
-            HostEvent::VersionChanged { from: from.clone(), to: to.clone() },
-            HostEvent::HostnameChanged { from: from.clone(), to: to.clone() },
+            HostEvent::Rebooted {
+                from: from.clone(),
+                to: to.clone(),
+            },
+            HostEvent::AddressChanged {
+                from: from.clone(),
+                to: to.clone(),
+            },
+            HostEvent::VersionChanged {
+                from: from.clone(),
+                to: to.clone(),
+            },
+            HostEvent::HostnameChanged {
+                from: from.clone(),
+                to: to.clone(),
+            },
             HostEvent::Renamed { from, to },
             HostEvent::Relabelled { labels: text() },
-            HostEvent::MaintenanceSet { until: at(), reason: text() },
+            HostEvent::MaintenanceSet {
+                until: at(),
+                reason: text(),
+            },
             HostEvent::MaintenanceEnded { expired: true },
-            HostEvent::CloneSuspected { other, evidence: text() },
-            HostEvent::CloneRepaired { repair: CloneRepair::Merge, other },
+            HostEvent::CloneSuspected {
+                other,
+                evidence: text(),
+            },
+            HostEvent::CloneRepaired {
+                repair: CloneRepair::Merge,
+                other,
+            },
             HostEvent::CertificateRenewed { not_after: at() },
             HostEvent::Retired { reason: text() },
         ]
@@ -417,8 +443,15 @@ mod tests {
     #[test]
     fn every_event_of_a_history_reads_back() {
         for event in every_event() {
-            let record = HistoryRecordV1 { at: at(), event, by: Some("owner".to_owned()) };
-            assert_eq!(HistoryRecordV1::decode(&record.encode().unwrap()).unwrap(), record);
+            let record = HistoryRecordV1 {
+                at: at(),
+                event,
+                by: Some("owner".to_owned()),
+            };
+            assert_eq!(
+                HistoryRecordV1::decode(&record.encode().unwrap()).unwrap(),
+                record
+            );
         }
     }
 
@@ -426,7 +459,11 @@ mod tests {
     fn every_scope_and_limit_reads_back() {
         let project = ProjectId::new(at(), [2; 10]);
         let workspace = WorkspaceId::new(at(), [3; 10]);
-        for scope in [Scope::Deployment, Scope::Project { project }, Scope::Workspace { project, workspace }] {
+        for scope in [
+            Scope::Deployment,
+            Scope::Project { project },
+            Scope::Workspace { project, workspace },
+        ] {
             let rules = vec![Rule {
                 allow: "project.workspace.host".parse().unwrap(),
                 environments: vec![Environment::Staging],
@@ -442,7 +479,10 @@ mod tests {
                 last_used_at: None,
                 revoked_at: None,
             };
-            assert_eq!(ApiKeyRecordV1::decode(&record.encode().unwrap()).unwrap(), record);
+            assert_eq!(
+                ApiKeyRecordV1::decode(&record.encode().unwrap()).unwrap(),
+                record
+            );
         }
     }
 }
