@@ -54,6 +54,16 @@ impl Caller {
 }
 
 /// The proof that a caller may call `E` at a scope.
+///
+/// Only [`authorize`] makes one:
+///
+/// ```compile_fail,E0451
+/// use gateway::auth::Proof;
+/// fn forge(caller: std::sync::Arc<gateway::auth::Caller>) -> Proof<api::v1::host::RetireHostRecord> {
+///     let scope = model::tenancy::Scope::Deployment;
+///     Proof { caller, scope, endpoint: std::marker::PhantomData }
+/// }
+/// ```
 pub struct Proof<E> {
     caller: Arc<Caller>,
     scope: Scope,

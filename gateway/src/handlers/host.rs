@@ -145,7 +145,8 @@ pub async fn update_host(app: Arc<App>, call: Call<UpdateHostRecord>) -> Result<
             .read()
             .facts
             .get(&record.id)
-            .map(|facts| facts.facts.hostname.clone());
+            .map(|facts| facts.facts.hostname.clone())
+            .or_else(|| record.awaited_hostname.clone());
         let from = view::name_of(&record, hostname.as_deref());
         record.display_name = Some(name.clone()).filter(|name| !name.is_empty());
         let to = view::name_of(&record, hostname.as_deref());

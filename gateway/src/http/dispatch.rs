@@ -64,6 +64,24 @@ impl Routes {
     }
 
     /// Mounts an operation that needs a permission and answers JSON.
+    ///
+    /// A handler that takes no proof of this very operation does not compile:
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use api::{Page, v1::host::{Host, ListHosts}};
+    /// # use gateway::{app::App, error::Result, http::call::Call, http::dispatch::Routes};
+    /// async fn good(_: Arc<App>, _: Call<ListHosts>) -> Result<Page<Host>> { unreachable!() }
+    /// fn mount(routes: Routes) -> Routes { routes.guarded::<ListHosts, _, _>(good) }
+    /// ```
+    ///
+    /// ```compile_fail,E0593
+    /// # use std::sync::Arc;
+    /// # use api::{Page, v1::host::{Host, ListHosts}};
+    /// # use gateway::{app::App, error::Result, http::call::Call, http::dispatch::Routes};
+    /// async fn unguarded(_: Arc<App>) -> Result<Page<Host>> { unreachable!() }
+    /// fn mount(routes: Routes) -> Routes { routes.guarded::<ListHosts, _, _>(unguarded) }
+    /// ```
     #[must_use]
     pub fn guarded<E, F, Fut>(self, handler: F) -> Self
     where
