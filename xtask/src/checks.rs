@@ -117,7 +117,11 @@ fn documentation(workspace: &Workspace) -> Result<()> {
         "--locked",
         "--document-private-items",
     ]);
-    watch(command.env("RUSTDOCFLAGS", "-D warnings"))
+    // Private items are documented too, so links to them resolve.
+    watch(command.env(
+        "RUSTDOCFLAGS",
+        "-D warnings -A rustdoc::private-intra-doc-links",
+    ))
 }
 
 fn pure_crates(workspace: &Workspace) -> Result<()> {
