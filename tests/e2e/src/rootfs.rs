@@ -1,7 +1,7 @@
 //! The root file system all lab hosts share as their lower layer: Debian, small, with systemd.
 //!
 //! It is built once (about a minute) and cached outside the checkout under a key made of the
-//! package list, the suite and [`RECIPE`], so that a change of any of them builds a new one beside
+//! package list, the suite and `RECIPE`, so that a change of any of them builds a new one beside
 //! the old. The build happens under a file lock in a folder of its own and is renamed into place
 //! at the end: who sees it sees all of it. Packages come from the archive that this machine's own
 //! package manager is configured for; no host name is written here.

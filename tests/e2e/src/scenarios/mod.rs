@@ -1,5 +1,5 @@
 //! The stories, one file each. A story reads top to bottom as what a person would do and see; what
-//! several need lives in [`support`] and [`crate::product`].
+//! several need lives in `support` and [`crate::product`].
 
 mod aarch64;
 mod audit_tamper;
