@@ -80,8 +80,7 @@ impl Engine {
         let plan = match plan {
             Ok(plan) => plan,
             Err(why) => {
-                tracing::warn!(%why, "cannot dial");
-                self.board.trouble("host", why, self.clock.system());
+                self.trouble("host", why, "cannot dial");
                 events.push_back(Event::Failed(conn, DialFailure::Local));
                 return;
             }
@@ -112,8 +111,7 @@ impl Engine {
         let given = match request {
             Ok(request) => self.order(conn, Order::Enrol(Box::new(request))),
             Err(why) => {
-                tracing::warn!(%why, "cannot ask for an identity");
-                self.board.trouble("host", why, self.clock.system());
+                self.trouble("host", why, "cannot ask for an identity");
                 false
             }
         };

@@ -16,9 +16,15 @@ pub(super) struct Board {
 }
 
 impl Board {
-    /// Something failed on a rung or on this host.
-    pub(super) fn trouble(&mut self, place: &'static str, what: String, at: Timestamp) {
+    /// Something failed on a rung or on this host. Whether it is something else than
+    /// the last time.
+    pub(super) fn trouble(&mut self, place: &'static str, what: String, at: Timestamp) -> bool {
+        let news = self
+            .troubles
+            .get(place)
+            .is_none_or(|(before, _)| *before != what);
         self.troubles.insert(place, (what, at));
+        news
     }
 
     pub(super) fn untrouble(&mut self, place: &'static str) {

@@ -4,7 +4,7 @@
 //! connections; nobody else changes them, so there is nothing to lock and an order of
 //! events to reason about. The loop waits for signals, local questions, reports of
 //! connections and the core's next deadline, hands each to the core as an event and
-//! performs the actions that come back ([`act`]).
+//! performs the actions that come back (`act`).
 //!
 //! The disk is written in the loop itself. A write takes a millisecond or fails; the
 //! order "stored, then said" is worth more than the beat that a dying disk delays.
@@ -303,8 +303,7 @@ impl Engine {
             }
             Happened::Failed { failure, why } => {
                 self.conns.remove(&conn);
-                tracing::warn!(rung = rung.as_str(), %why, "cannot reach the gateway");
-                self.board.trouble(rung.as_str(), why, self.clock.system());
+                self.trouble(rung.as_str(), why, "cannot reach the gateway");
                 self.take(Event::Failed(conn, failure));
             }
             Happened::Enrolled(reply) => {
@@ -319,10 +318,19 @@ impl Engine {
             }
             Happened::Closed { failure, why } => {
                 self.conns.remove(&conn);
-                tracing::warn!(rung = rung.as_str(), %why, "connection ended");
-                self.board.trouble(rung.as_str(), why, self.clock.system());
+                self.trouble(rung.as_str(), why, "connection ended");
                 self.take(Event::Closed(conn, failure));
             }
+        }
+    }
+
+    /// Keeps a failure for `status`. The log gets it once, not at every attempt of a
+    /// night without network.
+    fn trouble(&mut self, place: &'static str, why: String, what: &str) {
+        if self.board.trouble(place, why.clone(), self.clock.system()) {
+            tracing::warn!(place, %why, "{what}");
+        } else {
+            tracing::debug!(place, %why, "{what} again");
         }
     }
 
