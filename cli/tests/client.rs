@@ -279,7 +279,7 @@ fn streams_hand_over_what_comes_and_report_a_cut() {
 }
 
 #[test]
-fn secrets_are_in_no_error_and_no_debug_text() {
+fn abuse_30_secrets_are_in_no_error_and_no_debug_text() {
     let gateway = Gateway::answering([problem(ProblemCode::Forbidden)]);
     let body = CreateApiKey::default();
     let error = gateway

@@ -526,7 +526,7 @@ fn every_situation_has_its_exit_code() {
 }
 
 #[test]
-fn verbose_tells_every_call_and_no_secret() {
+fn abuse_30_verbose_tells_every_call_and_no_secret() {
     let created = format!(r#"{{"api_key":{},"secret":"lbk_fresh"}}"#, api_key());
     let shell = Shell::answering([json(201, created)]);
     let ran = shell

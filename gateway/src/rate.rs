@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_keys_neither_grows_memory_nor_frees_the_busiest() {
+    fn abuse_14_a_flood_of_keys_neither_grows_memory_nor_frees_the_busiest() {
         let now = Duration::from_secs(1000);
         let limiter = Limits::new(Quota::per(10, MINUTE), 64);
         while limiter.take(&u32::MAX, now).is_ok() {}
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_in_one_ipv6_network_share_a_bucket() {
+    fn abuse_14_neighbours_in_one_ipv6_network_share_a_bucket() {
         let source = |text: &str| source_of(text.parse().unwrap());
         assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1"));
         assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));

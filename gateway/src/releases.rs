@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_release_is_offered_by_the_names_in_its_manifest_only() {
+    fn abuse_22_23_a_signed_release_is_offered_by_the_names_in_its_manifest_only() {
         let fixture = Fixture::new();
         fixture.publish(Channel::Stable, "1.0.0", &fixture.key);
         let dir = fixture.root.path().join("releases/stable");
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_of_the_other_channel_or_of_a_stranger_is_refused_with_the_reason() {
+    fn abuse_49_a_release_of_the_other_channel_or_of_a_stranger_is_refused_with_the_reason() {
         let fixture = Fixture::new();
         fixture.publish(Channel::Unstable, "1.0.0", &fixture.key);
         let dir = fixture.root.path().join("releases");
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_release_is_no_longer_offered() {
+    fn abuse_49_an_expired_release_is_no_longer_offered() {
         let fixture = Fixture::new();
         fixture.publish(Channel::Stable, "1.0.0", &fixture.key);
         let releases = fixture.releases();

@@ -4,7 +4,6 @@ use model::tenancy::Environment;
 use serde_json::{Value, json};
 use tests::TestGateway;
 
-/// ABUSE 3.
 #[tokio::test]
 async fn abuse_03_no_role_key_or_binding_exceeds_its_maker() {
     let gateway = TestGateway::start().await.unwrap();
@@ -102,7 +101,7 @@ async fn abuse_03_no_role_key_or_binding_exceeds_its_maker() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_and_a_disabled_user_are_refused_at_once() {
+async fn abuse_04_a_revoked_key_and_a_disabled_user_are_refused_at_once() {
     let gateway = TestGateway::start().await.unwrap();
     let key = gateway
         .user_with("someone", json!([{ "allow": "self" }]))
@@ -221,7 +220,6 @@ async fn built_in_roles_hand_out_no_shell_in_production() {
     gateway.stop().await.unwrap();
 }
 
-/// ABUSE 13.
 #[tokio::test]
 async fn abuse_13_the_first_run_is_absent_for_ever_once_done() {
     let gateway = TestGateway::start().await.unwrap();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tests::TestGateway;
 
 #[tokio::test]
-async fn changes_and_refusals_are_entries_and_hold_no_secret() {
+async fn abuse_30_changes_and_refusals_are_entries_and_hold_no_secret() {
     let gateway = TestGateway::start().await.unwrap();
     let workspace = gateway
         .workspace("world", Environment::Staging)

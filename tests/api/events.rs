@@ -91,7 +91,6 @@ async fn a_follower_gets_a_snapshot_then_changes_and_resumes_where_it_was() {
     gateway.stop().await.unwrap();
 }
 
-/// ABUSE 4.
 #[tokio::test]
 async fn abuse_04_a_stream_ends_within_a_second_of_its_key() {
     let gateway = TestGateway::start().await.unwrap();

@@ -34,7 +34,7 @@ fn the_permission_of_every_operation_is_as_reviewed() {
 /// The person whose build just failed here: mount the operation through `Routes`,
 /// which asks for its permission. A route made by hand is open to everybody.
 #[test]
-fn routes_are_made_only_where_permissions_are_asked() {
+fn abuse_01_routes_are_made_only_where_permissions_are_asked() {
     let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway/src");
     let mut folders = vec![source];
     let mut found = Vec::new();
@@ -54,7 +54,7 @@ fn routes_are_made_only_where_permissions_are_asked() {
 }
 
 #[tokio::test]
-async fn every_declared_operation_is_mounted_once() {
+async fn abuse_01_every_declared_operation_is_mounted_once() {
     let gateway = TestGateway::start().await.unwrap();
     let (_, mut mounted) = gateway::http::routes(std::sync::Arc::clone(&gateway.app));
     let mut declared: Vec<_> = api::v1::operations()
@@ -68,7 +68,7 @@ async fn every_declared_operation_is_mounted_once() {
 }
 
 #[tokio::test]
-async fn only_those_who_may_get_past_the_door() {
+async fn abuse_01_only_those_who_may_get_past_the_door() {
     let gateway = TestGateway::start_with(|config| {
         config.limits.requests_per_key_per_second = 10_000;
         config.limits.requests_per_key_burst = 10_000;
@@ -135,7 +135,7 @@ async fn only_those_who_may_get_past_the_door() {
     gateway.stop().await.unwrap();
 }
 
-/// ABUSE 1 and 2: garbage is refused everywhere alike; what lies in a workspace
+/// Garbage is refused everywhere alike; what lies in a workspace
 /// that the caller cannot see looks like what does not exist.
 #[tokio::test]
 async fn abuse_01_garbage_credentials_are_refused_on_every_route() {

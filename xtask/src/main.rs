@@ -9,6 +9,7 @@
     reason = "a command line tool talks through its standard streams"
 )]
 
+mod abuse;
 mod bench;
 mod checks;
 mod demo;
@@ -36,6 +37,7 @@ cargo xtask COMMAND
   release [--arch ARCH].. [--channel stable|unstable] [--out DIR] [--key FILE]
                               build static agents and write a signed release folder
   e2e [SCENARIO.. | --list]   end-to-end scenarios on real systemd hosts (root)
+  abuse [--tests] [--run]     docs/abuse.md case by case: covered, not yet, missing; --run: its tests
   bench [ROW.. | --list] [--json]
                               measure, and hold against the limits
 ";
@@ -68,6 +70,7 @@ fn run() -> Result<ExitCode> {
         "openapi" => openapi::run(&workspace, args),
         "release" => release::run(&workspace, args),
         "e2e" => play::run(&workspace, args),
+        "abuse" => abuse::run(&workspace, args),
         "bench" => bench::run(&workspace, args),
         "help" => {
             print!("{HELP}");

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -13,6 +13,14 @@ use e2e::sh;
 
 /// Builds on a small busy machine take their time; nothing takes this long.
 const BUILD: Duration = Duration::from_secs(3600);
+
+/// A file of the checkout.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Relative to the root, with `/`.
+    pub(crate) path: String,
+    pub(crate) text: String,
+}
 
 /// The checkout this program was built from.
 #[derive(Debug)]
@@ -40,6 +48,38 @@ impl Workspace {
     /// The checkout's root.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What the checkout has, relative to its root. What is not committed yet counts too; what
+    /// git ignores does not.
+    pub(crate) fn files(&self) -> Result<Vec<String>> {
+        let list = sh::ok(
+            &[
+                "git",
+                "ls-files",
+                "--cached",
+                "--others",
+                "--exclude-standard",
+            ],
+            Duration::from_secs(30),
+        )
+        .context("list the checkout's files")?;
+        let there = list.lines().filter(|path| self.root.join(path).exists());
+        Ok(there.map(str::to_owned).collect())
+    }
+
+    /// The Rust files among `files`.
+    pub(crate) fn rust(&self, files: &[String]) -> Result<Vec<Source>> {
+        let rust = files.iter().filter(|path| path.ends_with(".rs"));
+        rust.map(|path| {
+            let text =
+                fs::read_to_string(self.root.join(path)).with_context(|| format!("read {path}"))?;
+            Ok(Source {
+                path: path.clone(),
+                text,
+            })
+        })
+        .collect()
     }
 
     /// A cargo command in the checkout.

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_by_display_width_and_nothing_drives_the_terminal() {
+    fn abuse_28_columns_line_up_by_display_width_and_nothing_drives_the_terminal() {
         let expected = "NAME            STATE\nwéb世\\u{1b}[2J  connected\n-               late\n";
         let text = table().render(true, false);
         assert_eq!(text, expected);

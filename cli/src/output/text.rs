@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn foreign_text_cannot_drive_a_terminal() {
+    fn abuse_28_foreign_text_cannot_drive_a_terminal() {
         assert_eq!(
             printable("a\x1b]0;x\x07\n\u{202e}ü"),
             "a\\u{1b}]0;x\\u{7}\\n\\u{202e}ü"

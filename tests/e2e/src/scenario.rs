@@ -25,6 +25,8 @@ pub struct Scenario {
     pub shows: &'static str,
     /// What it cannot do without.
     pub needs: Needs,
+    /// Which cases of `docs/abuse.md` it covers.
+    pub cases: &'static [u8],
     /// The story. It fails by returning an error.
     pub run: fn(&Programs) -> Result<()>,
 }
@@ -123,6 +125,12 @@ impl fmt::Display for Verdict {
 }
 
 impl Scenario {
+    /// The same, covering these cases of `docs/abuse.md`.
+    pub const fn covering(mut self, cases: &'static [u8]) -> Self {
+        self.cases = cases;
+        self
+    }
+
     /// Runs the scenario, printing its steps and its verdict.
     pub fn play(&self, programs: &Programs) -> (Verdict, Duration) {
         say::line(format_args!("\n=== {}: {}", self.name, self.shows));

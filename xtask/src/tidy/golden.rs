@@ -1,6 +1,6 @@
 //! Golden files that no test reads any more: they look like a promise and hold nothing.
 
-use super::Source;
+use crate::workspace::Source;
 
 /// A complaint for each golden file that no Rust file about golden files names, by its file name
 /// or by its quoted stem (tests that build names from a list).

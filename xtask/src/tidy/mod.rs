@@ -7,21 +7,12 @@ mod dependencies;
 mod golden;
 mod sources;
 
-use std::{fs, path::Path, process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
-use e2e::sh;
+use anyhow::{Result, bail};
 use lexopt::Parser;
 
-use crate::workspace::Workspace;
-
-/// A file of the checkout.
-#[derive(Debug)]
-struct Source {
-    /// Relative to the root, with `/`.
-    path: String,
-    text: String,
-}
+use crate::{abuse, workspace::Workspace};
 
 /// What the rules found.
 #[derive(Debug, Default)]
@@ -56,26 +47,12 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 
 fn look(workspace: &Workspace) -> Result<Findings> {
     let root = workspace.root();
-    // What is not committed yet counts too; what git ignores does not.
-    let list = sh::ok(
-        &[
-            "git",
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ],
-        Duration::from_secs(30),
-    )
-    .context("list the checkout's files")?;
-    let rust = list
-        .lines()
-        .filter(|path| path.ends_with(".rs") && root.join(path).exists())
-        .map(|path| read(root, path))
-        .collect::<Result<Vec<_>>>()?;
-    let golden: Vec<_> = list
-        .lines()
-        .filter(|path| path.contains("/golden/") && root.join(path).exists())
+    let files = workspace.files()?;
+    let rust = workspace.rust(&files)?;
+    let golden: Vec<_> = files
+        .iter()
+        .map(String::as_str)
+        .filter(|path| path.contains("/golden/"))
         .collect();
 
     let mut findings = Findings::default();
@@ -89,13 +66,8 @@ fn look(workspace: &Workspace) -> Result<Findings> {
     findings
         .complaints
         .extend(golden::unreferenced(&golden, &rust));
+    findings
+        .complaints
+        .extend(abuse::complaints(workspace, &rust)?);
     Ok(findings)
-}
-
-fn read(root: &Path, path: &str) -> Result<Source> {
-    let text = fs::read_to_string(root.join(path)).with_context(|| format!("read {path}"))?;
-    Ok(Source {
-        path: path.to_owned(),
-        text,
-    })
 }

@@ -1,7 +1,8 @@
 //! Rules for each Rust file: a head that says what it is for, no unfinished work, no hidden input
 //! in the cores.
 
-use super::{Findings, Source};
+use super::Findings;
+use crate::workspace::Source;
 
 /// Above this many lines a file is worth asking whether it holds one idea.
 const LONG: usize = 700;

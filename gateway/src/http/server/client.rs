@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_cannot_say_who_they_are() {
+    fn abuse_24_strangers_cannot_say_who_they_are() {
         assert_eq!(client("203.0.113.9", &["192.0.2.1"]), "203.0.113.9");
         assert_eq!(client("203.0.113.9", &[]), "203.0.113.9");
     }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_itself_wrote_is_never_reached() {
+    fn abuse_24_what_the_client_itself_wrote_is_never_reached() {
         assert_eq!(
             client("10.0.0.1", &["127.0.0.1, 192.0.2.1, 10.0.0.2"]),
             "192.0.2.1"

@@ -238,7 +238,7 @@ async fn http2_is_spoken_where_it_was_agreed_on() {
 }
 
 #[tokio::test]
-async fn an_http2_peer_that_says_nothing_is_let_go() {
+async fn abuse_17_an_http2_peer_that_says_nothing_is_let_go() {
     let settings = Settings {
         head: Duration::from_millis(40),
         ..settings()
@@ -253,7 +253,7 @@ async fn an_http2_peer_that_says_nothing_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_never_finished_ends() {
+async fn abuse_17_a_handshake_that_is_never_finished_ends() {
     let settings = Settings {
         handshake: Duration::from_millis(20),
         ..settings()
@@ -271,7 +271,7 @@ async fn a_handshake_that_is_never_finished_ends() {
 }
 
 #[tokio::test]
-async fn a_head_that_trickles_in_ends() {
+async fn abuse_17_a_head_that_trickles_in_ends() {
     let settings = Settings {
         head: Duration::from_millis(50),
         ..settings()
@@ -299,7 +299,7 @@ async fn a_head_that_trickles_in_ends() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_ends_and_a_busy_one_does_not() {
+async fn abuse_17_an_idle_connection_ends_and_a_busy_one_does_not() {
     let settings = Settings {
         head: Duration::from_millis(40),
         idle: Duration::from_millis(40),
@@ -327,7 +327,7 @@ async fn an_idle_connection_ends_and_a_busy_one_does_not() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_cut_off() {
+async fn abuse_17_a_client_that_does_not_read_is_cut_off() {
     let settings = Settings {
         stall: Duration::from_millis(50),
         ..settings()
@@ -349,7 +349,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
 }
 
 #[tokio::test]
-async fn heads_that_are_too_large_get_431_and_two_hosts_400() {
+async fn abuse_24_heads_that_are_too_large_get_431_and_two_hosts_400() {
     let fixture = Fixture::plain(Settings {
         header_bytes: 8 << 10,
         ..settings()
@@ -405,7 +405,7 @@ async fn a_panic_costs_its_request() {
 }
 
 #[tokio::test]
-async fn one_source_cannot_take_all_connections() {
+async fn abuse_19_one_source_cannot_take_all_connections() {
     let settings = Settings {
         connections_per_source: 2,
         ..settings()
@@ -436,7 +436,7 @@ async fn one_source_cannot_take_all_connections() {
 }
 
 #[tokio::test]
-async fn newcomers_wait_for_a_free_slot() {
+async fn abuse_19_newcomers_wait_for_a_free_slot() {
     let fixture = Fixture::plain(Settings {
         connections: 1,
         ..settings()
@@ -454,7 +454,7 @@ async fn newcomers_wait_for_a_free_slot() {
 }
 
 #[tokio::test]
-async fn the_client_is_the_peer_unless_a_trusted_proxy_says_otherwise() {
+async fn abuse_24_the_client_is_the_peer_unless_a_trusted_proxy_says_otherwise() {
     let fixture = Fixture::plain(settings()).await;
     let claim = one("/client", "X-Forwarded-For: 192.0.2.7\r\n");
     let direct = talk(fixture.connect().await, &claim).await;
@@ -466,7 +466,7 @@ async fn the_client_is_the_peer_unless_a_trusted_proxy_says_otherwise() {
 }
 
 #[tokio::test]
-async fn the_admin_socket_is_private_marked_and_has_room_of_its_own() {
+async fn abuse_14_the_admin_socket_is_private_marked_and_has_room_of_its_own() {
     let settings = Settings {
         connections: 1,
         ..settings()

@@ -65,7 +65,8 @@ pub const ALL: &[Scenario] = &[
         "a copied state is quarantined; split, replace and merge repair it",
         Needs::INSTALLED_HOSTS,
         clone::run,
-    ),
+    )
+    .covering(&[9]),
     scenario(
         "token-revoked",
         "joins nobody a second later; joined hosts stay",
@@ -108,6 +109,7 @@ const fn scenario(
         name,
         shows,
         needs,
+        cases: &[],
         run,
     }
 }

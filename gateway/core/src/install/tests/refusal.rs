@@ -132,7 +132,7 @@ fn each_field(value: &str, mut check: impl FnMut(&str, Result<String, InstallRef
 }
 
 #[test]
-fn hostile_values_are_refused_in_every_setting_by_name() {
+fn abuse_29_hostile_values_are_refused_in_every_setting_by_name() {
     let long = "a".repeat(100_000);
     // As they are, and hidden inside what would otherwise be fine.
     let corpus = HOSTILE.iter().copied().chain([long.as_str()]);
@@ -361,7 +361,7 @@ fn platforms_the_script_does_not_know_are_left_out() {
 }
 
 #[test]
-fn refusals_do_not_repeat_the_value() {
+fn abuse_29_refusals_do_not_repeat_the_value() {
     let evil = "https://evil\u{1b}[31m";
     let error = render(&InstallParams {
         base_url: evil,
@@ -421,7 +421,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_accepted_reaches_the_shell_unchanged(
+    fn abuse_29_whatever_is_accepted_reaches_the_shell_unchanged(
         base_url in prop_oneof![Just(PARAMS.base_url.to_owned()), nasty()],
         version in prop_oneof![Just("1.2.3-rc.1".to_owned()), nasty()],
         name in prop_oneof![Just(BINARIES[0].name.to_owned()), nasty()],

@@ -106,7 +106,7 @@ fn another_version_is_an_upgrade_that_the_installed_agent_verifies() {
 }
 
 #[test]
-fn an_upgrade_trusts_the_keys_the_host_has_and_not_those_of_the_script() {
+fn abuse_52_an_upgrade_trusts_the_keys_the_host_has_and_not_those_of_the_script() {
     let host = Host::installed("1.2.3");
     let new_key = super::KEY.replace("0f1e", "ffff");
     let script = host.publish_with("1.3.0", |params| {
@@ -163,7 +163,7 @@ fn damage_is_repaired() {
 }
 
 #[test]
-fn a_changed_or_cut_binary_is_refused_with_nothing_left() {
+fn abuse_49_a_changed_or_cut_binary_is_refused_with_nothing_left() {
     let path = "/v1/agent/releases/stable/1.2.3/loopback-agent";
     let mut changed = agent("1.2.3");
     let x = changed.iter().rposition(|byte| *byte == b'x').unwrap();
@@ -196,7 +196,7 @@ fn a_changed_or_cut_binary_is_refused_with_nothing_left() {
 }
 
 #[test]
-fn a_bad_signature_is_refused_with_nothing_left() {
+fn abuse_49_a_bad_signature_is_refused_with_nothing_left() {
     let host = Host::new();
     host.mark("bad-signature");
     host.pipe(&host.publish("1.2.3"), &[])
@@ -279,7 +279,7 @@ fn an_upgrade_that_does_not_link_goes_back() {
 }
 
 #[test]
-fn a_full_disk_or_any_failing_step_restores_the_host() {
+fn abuse_50_a_full_disk_or_any_failing_step_restores_the_host() {
     // Lets the n-th mv fail, for every n that there is.
     for n in 1..20 {
         let host = Host::installed("1.2.3");

@@ -28,7 +28,7 @@ fn the_token_comes_from_a_file_or_standard_input_too() {
 }
 
 #[test]
-fn what_is_no_agent_token_is_refused_without_repeating_it() {
+fn abuse_29_what_is_no_agent_token_is_refused_without_repeating_it() {
     let mut host = Host::new();
     let script = host.publish("1.2.3");
     for token in [
@@ -59,7 +59,7 @@ fn what_is_no_agent_token_is_refused_without_repeating_it() {
 /// Every external program is wrapped in one that writes down its arguments and
 /// its environment: what `ps` could have shown at any moment.
 #[test]
-fn the_token_is_in_no_argument_no_environment_no_output_and_no_file_afterwards() {
+fn abuse_29_30_the_token_is_in_no_argument_no_environment_no_output_and_no_file_afterwards() {
     let host = Host::new();
     for name in [
         "awk",
@@ -110,7 +110,7 @@ fn the_token_is_in_no_argument_no_environment_no_output_and_no_file_afterwards()
 }
 
 #[test]
-fn proxies_are_stored_for_the_agent_and_never_shown_with_their_password() {
+fn abuse_30_proxies_are_stored_for_the_agent_and_never_shown_with_their_password() {
     let mut host = Host::new();
     host.set_env("https_proxy", "http://user:hunter2@proxy.example:3128");
     host.set_env("NO_PROXY", "127.0.0.1,localhost");
@@ -139,7 +139,7 @@ fn proxies_are_stored_for_the_agent_and_never_shown_with_their_password() {
 }
 
 #[test]
-fn ordinary_users_go_through_sudo_without_showing_the_token() {
+fn abuse_30_ordinary_users_go_through_sudo_without_showing_the_token() {
     for (name, from_file) in [("sudo", true), ("sudo", false), ("doas", false)] {
         let mut host = Host::new();
         // An ordinary user, until sudo.

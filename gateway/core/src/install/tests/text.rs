@@ -27,7 +27,7 @@ fn the_rendered_script_is_the_reviewed_one() {
 }
 
 #[test]
-fn every_shell_can_read_it() {
+fn abuse_29_every_shell_can_read_it() {
     for shell in shells() {
         let output = feed(
             Command::new(shell[0]).args(&shell[1..]).arg("-n"),
@@ -41,7 +41,7 @@ fn every_shell_can_read_it() {
 }
 
 #[test]
-fn shellcheck_has_nothing_to_say() {
+fn abuse_29_shellcheck_has_nothing_to_say() {
     if !has("shellcheck") {
         return;
     }
@@ -80,7 +80,7 @@ fn nothing_but_functions_stands_above_the_last_line() {
 /// Every external command is replaced by one that leaves a trace; a cut script
 /// may fail in any way, but it must leave none.
 #[test]
-fn a_cut_download_runs_nothing() {
+fn abuse_29_a_cut_download_runs_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let traps = dir.path().join("traps");
     let trace = dir.path().join("trace");

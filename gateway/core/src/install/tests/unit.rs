@@ -11,7 +11,7 @@ use super::has;
 const EXPOSURE_LIMIT: &str = "27";
 
 #[test]
-fn the_unit_names_no_secret_and_stops_as_documented() {
+fn abuse_30_the_unit_names_no_secret_and_stops_as_documented() {
     for line in [
         "Type=notify",
         "Restart=always",
