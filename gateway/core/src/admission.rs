@@ -6,7 +6,11 @@
 use std::time::Duration;
 
 use model::Timestamp;
+use model::host::Membership;
 use model::ids::{AgentTokenId, HostId};
+
+use crate::host::Host;
+use crate::identity::Identity;
 
 /// What the decision needs to know of a token.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +90,85 @@ pub fn admit(
             Admission::Refuse(state)
         }
     }
+}
+
+/// What an enrolment will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Make a host that was not known before; its id is still to be drawn.
+    New,
+    /// Fill an entry of the inventory that waited for this machine.
+    Awaited(HostId),
+    /// Answer the same machine once more.
+    Again(HostId),
+}
+
+/// What the plan of an enrolment rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The token.
+    pub id: AgentTokenId,
+    /// Its state.
+    pub token: &'a TokenFacts,
+    /// Whether its workspace is there.
+    pub workspace: bool,
+    /// The host whose identity has the key that is presented.
+    pub known: Option<&'a Host>,
+    /// An entry of the inventory that waits for this hostname.
+    pub awaited: Option<HostId>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Plans an enrolment; or what is wrong with the token.
+pub fn plan(asked: &Asked<'_>) -> Result<Plan, TokenState> {
+    if !asked.workspace {
+        return Err(TokenState::Revoked);
+    }
+    let earlier = asked.known.filter(|host| host.is_live()).and_then(|host| {
+        Some(Earlier {
+            host: host.id,
+            token: host.token?,
+        })
+    });
+    match admit(asked.id, asked.token, earlier, asked.now) {
+        Admission::Refuse(state) => Err(state),
+        Admission::Again(host) => Ok(Plan::Again(host)),
+        Admission::New => Ok(asked.awaited.map_or(Plan::New, Plan::Awaited)),
+    }
+}
+
+/// The host after it has joined. `identity` is what was just signed for it.
+pub fn joined(
+    host: Host,
+    plan: Plan,
+    token: AgentTokenId,
+    identity: Identity,
+    now: Timestamp,
+) -> Host {
+    let (membership, previous) = match plan {
+        Plan::New | Plan::Awaited(_) => (Membership::Managed, None),
+        // The answer that was lost may have been one that left another in force.
+        Plan::Again(_) => (
+            host.membership,
+            host.identity.and_then(|identity| identity.previous),
+        ),
+    };
+    Host {
+        membership,
+        identity: Some(Identity {
+            previous,
+            ..identity
+        }),
+        token: Some(token),
+        enrolled_at: host.enrolled_at.or(Some(now)),
+        ..host
+    }
+}
+
+/// The generation in which a joining host begins, or goes on.
+pub fn generation(host: &Host) -> u64 {
+    host.identity.map_or(1, |identity| identity.generation)
 }
 
 /// When the old token of a rotation ends: after the overlap, never later than it

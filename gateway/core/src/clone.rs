@@ -104,15 +104,16 @@ impl std::fmt::Display for Evidence {
 
 /// Judges a newcomer that proved the identity of a managed host.
 pub fn judge(counters: Counters, newcomer: Newcomer<'_>, live: Option<LiveLink<'_>>) -> Verdict {
-    if newcomer.counter < counters.confirmed {
-        return Verdict::Clone(Evidence::StaleCounter {
-            presented: newcomer.counter,
-            confirmed: counters.confirmed,
-        });
-    }
+    let (issue, gateway_was_behind) = match next_counter(counters, newcomer.counter) {
+        Ok(next) => next,
+        Err(evidence) => return Verdict::Clone(evidence),
+    };
     match live {
         Some(live) if live.instance != newcomer.instance => Verdict::Probe,
-        Some(_) | None => welcome(counters, newcomer.counter),
+        Some(_) | None => Verdict::Welcome {
+            issue,
+            gateway_was_behind,
+        },
     }
 }
 
@@ -125,13 +126,19 @@ pub fn after_probe(counters: Counters, newcomer: Newcomer<'_>, old_link_answered
     }
 }
 
-fn welcome(counters: Counters, presented: u64) -> Verdict {
-    Verdict::Welcome {
-        // Past everything either side has seen; saturating keeps a hostile
-        // counter from wrapping into the past.
-        issue: counters.issued.max(presented).saturating_add(1),
-        gateway_was_behind: presented > counters.issued,
+/// The value that follows for whoever presents `presented`, and whether the
+/// gateway's own state turned out to be the older one; or why it is a copy.
+pub fn next_counter(counters: Counters, presented: u64) -> Result<(u64, bool), Evidence> {
+    if presented < counters.confirmed {
+        return Err(Evidence::StaleCounter {
+            presented,
+            confirmed: counters.confirmed,
+        });
     }
+    // Past everything either side has seen; saturating keeps a hostile counter from
+    // wrapping into the past.
+    let next = counters.issued.max(presented).saturating_add(1);
+    Ok((next, presented > counters.issued))
 }
 
 #[cfg(test)]

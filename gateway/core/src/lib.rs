@@ -4,12 +4,24 @@
 //! randomness. The `gateway` crate feeds them and does what they say. Builds for
 //! `wasm32-unknown-unknown`, which keeps I/O out.
 //!
+//! In the order in which a host meets them:
+//! * [`install`]: the installer script for a gateway;
 //! * [`admission`]: does an agent token let a host in;
-//! * [`clone`]: is this the host, or a copy of it;
+//! * [`join`]: is a host that proved an identity welcome;
+//! * [`clone`](mod@clone): is this the host, or a copy of it;
+//! * [`session`]: what a welcomed host is told;
 //! * [`liveness`]: connectivity of hosts, mass losses;
-//! * [`install`]: the installer script for a gateway.
+//! * [`host`], [`identity`], [`seen`]: what becomes of a host, of its identity, of
+//!   what was observed of it;
+//! * [`refuse`]: the words of a refusal.
 
 pub mod admission;
 pub mod clone;
+pub mod host;
+pub mod identity;
 pub mod install;
+pub mod join;
 pub mod liveness;
+pub mod refuse;
+pub mod seen;
+pub mod session;

@@ -94,6 +94,80 @@ fn millis(millis: u32) -> Duration {
     Duration::from_millis(millis.into())
 }
 
+/// What looking at one host found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// Its connectivity.
+    pub connectivity: Connectivity,
+    /// What the look before found, in this life of the gateway.
+    pub before: Option<Connectivity>,
+    /// What is written down.
+    pub written: Connectivity,
+    /// Whether its absence is planned.
+    pub planned: bool,
+    /// When silence alone will change something.
+    pub next: Option<Duration>,
+}
+
+/// What to write down about a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// It went quiet past the threshold.
+    Unreachable,
+    /// It is heard on a link that never ended, and written down as quiet.
+    HeardAgain,
+}
+
+/// One look at every host, summed up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    connected: usize,
+    unreachable: usize,
+    lost: usize,
+    next: Option<Duration>,
+}
+
+impl Survey {
+    /// Takes a host in; what to write down about it.
+    ///
+    /// A loss counts towards a mass loss when it is first seen, not each time that
+    /// writing it down fails: a full disk must not make many losses of one.
+    pub fn see(&mut self, sight: &Sight) -> Option<Note> {
+        self.next = [self.next, sight.next].into_iter().flatten().min();
+        match sight.connectivity {
+            Connectivity::Connected => self.connected += 1,
+            Connectivity::Unreachable => self.unreachable += 1,
+            Connectivity::Never | Connectivity::Late | Connectivity::Unconfirmed => {}
+        }
+        match (sight.connectivity, sight.written) {
+            (Connectivity::Unreachable, written) if written != Connectivity::Unreachable => {
+                let news = sight.before != Some(Connectivity::Unreachable);
+                self.lost += usize::from(news && !sight.planned);
+                Some(Note::Unreachable)
+            }
+            (Connectivity::Connected, Connectivity::Unreachable | Connectivity::Late) => {
+                Some(Note::HeardAgain)
+            }
+            _ => None,
+        }
+    }
+
+    /// When silence will next change something.
+    pub fn next(&self) -> Option<Duration> {
+        self.next
+    }
+
+    /// What the brake makes of it.
+    pub fn storm(
+        &self,
+        brake: &mut StormBrake,
+        rule: &MassLossRule,
+        now: Duration,
+    ) -> Option<Storm> {
+        brake.observe(rule, self.lost, self.connected, self.unreachable, now)
+    }
+}
+
 /// What counts as a mass loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MassLossRule {
@@ -110,8 +184,16 @@ pub struct MassLossRule {
 pub struct StormBrake {
     /// Moments of recent losses, oldest first.
     losses: std::collections::VecDeque<Duration>,
-    /// How many hosts were lost when the brake was pulled.
-    pulled: Option<usize>,
+    pulled: Option<Pulled>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pulled {
+    /// How many hosts were lost together.
+    hosts: usize,
+    /// How many had been unreachable before: a fleet has its dead, and they must not
+    /// hold the brake for ever.
+    others: usize,
 }
 
 /// What a storm brake does.
@@ -153,16 +235,20 @@ impl StormBrake {
                 let before = (recent + connected).max(1);
                 let much = recent as f64 / before as f64 >= rule.fraction;
                 (recent >= rule.minimum && much).then(|| {
-                    self.pulled = Some(recent);
+                    self.pulled = Some(Pulled {
+                        hosts: recent,
+                        others: unreachable.saturating_sub(recent),
+                    });
                     Storm::Began { hosts: recent }
                 })
             }
             // Over once half of what was lost is back.
-            Some(hosts) => (unreachable * 2 <= hosts).then(|| {
-                self.pulled = None;
-                self.losses.clear();
-                Storm::Ended
-            }),
+            Some(Pulled { hosts, others }) => (unreachable.saturating_sub(others) * 2 <= hosts)
+                .then(|| {
+                    self.pulled = None;
+                    self.losses.clear();
+                    Storm::Ended
+                }),
         }
     }
 }
@@ -232,6 +318,62 @@ mod tests {
         assert!(brake.pulled());
         assert_eq!(brake.observe(&rule, 0, 80, 20, secs(9)), Some(Storm::Ended));
         assert!(!brake.pulled());
+    }
+
+    #[test]
+    fn a_storm_ends_in_a_fleet_that_has_its_dead() {
+        let rule = MassLossRule {
+            minimum: 5,
+            fraction: 0.3,
+            window: secs(30),
+        };
+        let mut brake = StormBrake::default();
+        // 100 hosts were scrapped and never retired.
+        let began = brake.observe(&rule, 40, 60, 140, secs(1));
+        assert_eq!(began, Some(Storm::Began { hosts: 40 }));
+        assert_eq!(brake.observe(&rule, 0, 70, 130, secs(2)), None);
+        assert_eq!(
+            brake.observe(&rule, 0, 80, 120, secs(3)),
+            Some(Storm::Ended)
+        );
+    }
+
+    #[test]
+    fn one_loss_that_cannot_be_written_down_stays_one_loss() {
+        let rule = MassLossRule {
+            minimum: 3,
+            fraction: 0.3,
+            window: secs(30),
+        };
+        let mut brake = StormBrake::default();
+        let mut before = Some(Connectivity::Late);
+        for second in 0..10 {
+            let mut survey = Survey::default();
+            let note = survey.see(&Sight {
+                connectivity: Connectivity::Unreachable,
+                before,
+                written: Connectivity::Late,
+                planned: false,
+                next: None,
+            });
+            assert_eq!(note, Some(Note::Unreachable));
+            assert_eq!(survey.storm(&mut brake, &rule, secs(second)), None);
+            before = Some(Connectivity::Unreachable);
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_heard_after_its_silence_was_written_down_is_written_down_too() {
+        let mut sight = Sight {
+            connectivity: Connectivity::Connected,
+            before: Some(Connectivity::Unreachable),
+            written: Connectivity::Unreachable,
+            planned: false,
+            next: None,
+        };
+        assert_eq!(Survey::default().see(&sight), Some(Note::HeardAgain));
+        sight.written = Connectivity::Connected;
+        assert_eq!(Survey::default().see(&sight), None);
     }
 
     proptest! {

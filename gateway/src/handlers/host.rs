@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use api::v1::host::*;
 use api::{Endpoint, Page};
+use gateway_core::host;
 use gateway_store::{Batch, Condition, Key};
-use model::host::{CloneRepair, Connectivity, HostEvent, Maintenance, Membership};
+use model::host::{Connectivity, HostEvent, Maintenance, Membership};
 use model::ids::HostId;
 use model::names::clean;
 use model::selector::Selector;
@@ -303,51 +304,29 @@ pub async fn end_host_maintenance(app: Arc<App>, call: Call<EndHostMaintenance>)
     call.finish(&app, batch, reply).await
 }
 
-/// Decides about a suspected clone.
-///
-/// *Split* makes the newcomer a host of its own. *Replace* and *merge* let the
-/// newcomer's agent take the original's identity, in a new generation, the next
-/// time it is linked. Replace ends the original's identity at once, wherever it
-/// is; merge says that there is one machine, so it is refused while both are
-/// linked.
+/// Decides about a suspected clone, as [`gateway_core::host::repair`] says.
 pub async fn repair_host_clone(app: Arc<App>, call: Call<RepairHostClone>) -> Result<Host> {
     let kept = find(&app, &call, call.path.host)?;
     let repair = call.body.repair;
-    let Some(original_id) = kept
-        .clone_of
-        .filter(|_| kept.membership == Membership::Quarantined)
-    else {
-        return Err(Error::conflict("this host is not suspected to be a clone"));
-    };
-    let mut newcomer = (*kept.record).clone();
+    let original = kept.clone_of.and_then(|original| {
+        let tables = app.catalog.read();
+        tables.hosts.get(&original).cloned()
+    });
+    let repaired = host::repair(
+        kept.decided(),
+        original.as_ref().map(|original| original.decided()),
+        kept.clone_of.is_some_and(|id| app.links.is_linked(id)),
+        repair,
+        call.meta.now,
+    )
+    .map_err(|refused| Error::conflict(refused.to_string()))?;
+    let newcomer = (*kept.record).clone().with(&repaired.newcomer);
+    let original_id = kept.clone_of.unwrap_or(kept.id);
     let mut batch = Batch::new();
-    match repair {
-        CloneRepair::Split => {
-            newcomer.membership = Membership::Managed;
-            newcomer.clone_of = None;
-            newcomer.enrolled_at = Some(call.meta.now);
-            newcomer.pending_adoption = None;
-        }
-        CloneRepair::Replace | CloneRepair::Merge => {
-            let original = app.catalog.read().hosts.get(&original_id).cloned();
-            let original = original.filter(|original| original.membership == Membership::Managed);
-            let original = original.ok_or_else(|| {
-                Error::conflict("the original host is no longer managed; split instead")
-            })?;
-            let mut record = (*original.record).clone();
-            if repair == CloneRepair::Merge && app.links.is_linked(original_id) {
-                return Err(Error::conflict(
-                    "both are linked, so they are two machines; use split or replace, or stop the original's agent",
-                ));
-            }
-            if let (CloneRepair::Replace, Some(identity)) = (repair, &mut record.identity) {
-                identity.generation += 1;
-                identity.previous = None;
-            }
-            newcomer.pending_adoption = Some(original_id);
-            // A condition as well: nothing about the original may change meanwhile.
-            put(&mut batch, &original, &record)?;
-        }
+    if let (Some(decided), Some(original)) = (repaired.original, original) {
+        // A condition as well: nothing about the original may change meanwhile.
+        let record = (*original.record).clone().with(&decided);
+        put(&mut batch, &original, &record)?;
     }
     put(&mut batch, &kept, &newcomer)?;
     for (host, other) in [(newcomer.id, original_id), (original_id, newcomer.id)] {
@@ -371,15 +350,15 @@ pub async fn repair_host_clone(app: Arc<App>, call: Call<RepairHostClone>) -> Re
 /// Retires a host.
 pub async fn retire_host(app: Arc<App>, call: Call<RetireHostRecord>) -> Result<Host> {
     let kept = find(&app, &call, call.path.host)?;
-    if kept.membership == Membership::Retired {
+    let Some(gone) = kept.decided().retired(call.meta.now) else {
         return show(&app, &call, kept.id);
-    }
+    };
     let reason = if call.body.reason.is_empty() {
         "by an operator".to_owned()
     } else {
         call.body.reason.to_string()
     };
-    let record = retired(&kept.record, call.meta.now);
+    let record = (*kept.record).clone().with(&gone);
     let mut batch = Batch::new();
     put(&mut batch, &kept, &record)?;
     history(
@@ -397,19 +376,6 @@ pub async fn retire_host(app: Arc<App>, call: Call<RetireHostRecord>) -> Result<
         .in_workspace(record.workspace, &mut batch);
     let reply = preview(&app, &call, &record);
     call.finish(&app, batch, reply).await
-}
-
-/// The record of a host that leaves the fleet. Its identity stays in it, so that
-/// its agent can be told why it is refused.
-pub fn retired(record: &HostRecordV1, now: model::Timestamp) -> HostRecordV1 {
-    HostRecordV1 {
-        membership: Membership::Retired,
-        retired_at: Some(now),
-        maintenance: None,
-        pending_adoption: None,
-        adopting_generation: None,
-        ..record.clone()
-    }
 }
 
 /// Writes `record` on condition that it is still what `kept` was.

@@ -7,15 +7,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use gateway_core::admission::{Admission, Earlier, TokenState, admit};
+use gateway_core::admission::{self, Asked, Plan, TokenState, generation, joined};
+use gateway_core::host::Host;
+use gateway_core::identity::Identity;
+use gateway_core::refuse::{self, ASK_AGAIN, SOON};
 use gateway_store::{Batch, CommitError, Condition};
 use model::Timestamp;
 use model::audit::Actor;
 use model::facts::Facts;
 use model::host::{HostEvent, Membership};
 use model::ids::{AgentTokenId, HostId, WorkspaceId};
+use model::labels::Labels;
 use model::token::Secret;
 use protocol::v1::{EnrolReply, EnrolRequest, Refusal, RefusalCode, enrol_reply};
 
@@ -34,10 +37,6 @@ use crate::state::records::{
 const RECENT_HOSTS: usize = 20;
 /// Lost races before an enrolment is sent away to try again.
 const ATTEMPTS: usize = 16;
-/// A wrong token does not become right by asking again soon.
-const ASK_AGAIN: Duration = Duration::from_secs(60);
-/// After a lost race or a busy store.
-const SOON: Duration = Duration::from_secs(2);
 
 /// Answers one request.
 pub async fn answer(app: &Arc<App>, request: EnrolRequest, from: SocketAddr) -> EnrolReply {
@@ -65,11 +64,7 @@ async fn enrol(
     from: SocketAddr,
 ) -> Result<protocol::v1::Grant, Refusal> {
     if request.version_min > protocol::VERSION || request.version_max < protocol::VERSION_MIN {
-        return Err(refusal(
-            RefusalCode::VersionUnsupported,
-            "agent and gateway have no protocol version in common; upgrade the older one",
-            ASK_AGAIN,
-        ));
+        return Err(refuse::version(ASK_AGAIN, app.now()));
     }
     if let Err(wait) = app.rates.enrolment.check(&from.ip(), app.uptime()) {
         return Err(refusal(
@@ -112,13 +107,10 @@ async fn enrol(
     ))
 }
 
-enum Plan {
-    /// A host that was not known before.
-    New,
-    /// An entry of the inventory that waited for this hostname.
-    Awaited(Kept<HostRecordV1>),
-    /// The same machine asks again.
-    Again(Kept<HostRecordV1>),
+/// A plan, and the record it begins with.
+struct Planned {
+    plan: Plan,
+    kept: Option<Kept<HostRecordV1>>,
 }
 
 fn plan(
@@ -127,77 +119,50 @@ fn plan(
     spki: &[u8; 32],
     facts: &Facts,
     now: Timestamp,
-) -> Result<Plan, TokenState> {
-    if !tables.workspaces.contains_key(&token.workspace) {
-        return Err(TokenState::Revoked);
-    }
-    let known = tables
-        .host_by_key(spki)
-        .filter(|host| host.membership != Membership::Retired);
-    let earlier = known.and_then(|host| {
-        Some(Earlier {
-            host: host.id,
-            token: host.token?,
-        })
-    });
-    match admit(token.id, &facts_of(token), earlier, now) {
-        Admission::Refuse(state) => Err(state),
-        Admission::Again(_) => Ok(known.cloned().map_or(Plan::New, Plan::Again)),
-        Admission::New => {
-            let awaited = tables
-                .hosts_of(token.workspace)
-                .filter_map(|id| tables.hosts.get(&id))
-                .find(|host| {
-                    host.membership == Membership::Unknown
-                        && host.awaited_hostname.as_deref() == Some(facts.hostname.as_str())
-                });
-            Ok(awaited.cloned().map_or(Plan::New, Plan::Awaited))
-        }
-    }
+) -> Result<Planned, TokenState> {
+    let known = tables.host_by_key(spki).map(|host| host.decided());
+    let mut waiting = tables
+        .hosts_of(token.workspace)
+        .filter_map(|id| tables.hosts.get(&id))
+        .filter(|host| {
+            host.membership == Membership::Unknown
+                && host.awaited_hostname.as_deref() == Some(facts.hostname.as_str())
+        });
+    let asked = Asked {
+        id: token.id,
+        token: &facts_of(token),
+        workspace: tables.workspaces.contains_key(&token.workspace),
+        known: known.as_ref(),
+        awaited: waiting.next().map(|host| host.id),
+        now,
+    };
+    let plan = admission::plan(&asked)?;
+    let kept = match plan {
+        Plan::New => None,
+        Plan::Awaited(id) | Plan::Again(id) => tables.hosts.get(&id).cloned(),
+    };
+    Ok(Planned { plan, kept })
 }
 
 /// Writes what was planned. `None` when the world has changed meanwhile.
 async fn carry_out(
     app: &Arc<App>,
     token: &Kept<TokenRecordV1>,
-    plan: Plan,
+    planned: Planned,
     request: &EnrolRequest,
     facts: &Facts,
     from: SocketAddr,
     now: Timestamp,
 ) -> Result<Option<protocol::v1::Grant>, Refusal> {
     let mut batch = Batch::new();
-    let (record, generation, rev) = match &plan {
-        Plan::New => (fresh(app, token, now), 1, None),
-        Plan::Awaited(kept) => {
-            let mut record = (*kept.record).clone();
-            let labels = token
-                .labels
-                .iter()
-                .map(|(key, value)| (key.to_owned(), Some(value.to_owned())))
-                .collect();
-            // The inventory's own labels win; a full set keeps what it has.
-            let mine = record
-                .labels
-                .iter()
-                .map(|(key, value)| (key.to_owned(), Some(value.to_owned())))
-                .collect();
-            record.labels = token
-                .labels
-                .with(&labels)
-                .and_then(|both| both.with(&mine))
-                .unwrap_or(record.labels);
-            record.ephemeral = token.ephemeral;
-            (record, 1, Some(kept.rev))
-        }
-        Plan::Again(kept) => (
-            (*kept.record).clone(),
-            kept.identity
-                .as_ref()
-                .map_or(1, |identity| identity.generation),
-            Some(kept.rev),
-        ),
+    let Planned { plan, kept } = planned;
+    let rev = kept.as_ref().map(|kept| kept.rev);
+    let record = match (plan, kept) {
+        (Plan::New, _) | (_, None) => fresh(app, token, now),
+        (Plan::Awaited(_), Some(kept)) => awaited(&kept, token),
+        (Plan::Again(_), Some(kept)) => (*kept.record).clone(),
     };
+    let host = record.decided();
     let seen = app.catalog.read().seen.get(&record.id).cloned();
     let counter = seen.as_ref().map_or(1, |seen| seen.issued);
     let Issued { identity, grant } = issue(
@@ -205,22 +170,13 @@ async fn carry_out(
         &request.csr,
         record.workspace,
         record.id,
-        generation,
+        generation(&host),
         counter,
     )
     .map_err(|error| refusal(RefusalCode::Invalid, error.to_string(), ASK_AGAIN))?;
     let again = matches!(plan, Plan::Again(_));
-    let record = HostRecordV1 {
-        identity: Some(identity),
-        token: Some(token.id),
-        membership: if again {
-            record.membership
-        } else {
-            Membership::Managed
-        },
-        enrolled_at: record.enrolled_at.or(Some(now)),
-        ..record
-    };
+    let host = joined(host, plan, token.id, Identity::from(&identity), now);
+    let record = record.with(&host);
     let host_key = key_of::<HostRecordV1>(record.id);
     batch.require(&host_key, rev.map_or(Condition::Absent, Condition::RevIs));
     let stored = batch.put_record(&host_key, &record).map(drop);
@@ -265,23 +221,30 @@ async fn carry_out(
 }
 
 fn fresh(app: &App, token: &TokenRecordV1, now: Timestamp) -> HostRecordV1 {
-    HostRecordV1 {
-        id: app.new_id(HostId::new),
-        workspace: token.workspace,
-        membership: Membership::Managed,
-        display_name: None,
-        labels: token.labels.clone(),
-        maintenance: None,
+    let host = Host {
         ephemeral: token.ephemeral,
-        clone_of: None,
-        awaited_hostname: None,
-        identity: None,
-        token: None,
-        created_at: now,
-        enrolled_at: None,
-        retired_at: None,
-        pending_adoption: None,
-        adopting_generation: None,
+        ..Host::unknown(app.new_id(HostId::new), token.workspace)
+    };
+    HostRecordV1 {
+        labels: token.labels.clone(),
+        ..HostRecordV1::fresh(&host, now)
+    }
+}
+
+/// An entry of the inventory that gets its agent.
+fn awaited(record: &HostRecordV1, token: &TokenRecordV1) -> HostRecordV1 {
+    let set = |labels: &Labels| {
+        let pairs = labels.iter();
+        pairs
+            .map(|(key, value)| (key.to_owned(), Some(value.to_owned())))
+            .collect()
+    };
+    // The inventory's own labels win; a full set keeps what it has.
+    let both = token.labels.with(&set(&record.labels));
+    HostRecordV1 {
+        labels: both.unwrap_or_else(|_| record.labels.clone()),
+        ephemeral: token.ephemeral,
+        ..record.clone()
     }
 }
 

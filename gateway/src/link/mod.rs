@@ -21,21 +21,8 @@ pub mod registry;
 pub mod session;
 pub mod steward;
 
-use model::ids::{HostId, WorkspaceId};
+pub use gateway_core::identity::Proven as ProvenHost;
 use protocol::v1::{Refusal, RefusalCode};
-
-/// A host as its certificate proves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProvenHost {
-    /// The workspace it was issued for.
-    pub workspace: WorkspaceId,
-    /// The host.
-    pub host: HostId,
-    /// Which of the host's identities.
-    pub generation: u64,
-    /// Whether the certificate's time is over.
-    pub expired: bool,
-}
 
 /// A refusal with the gateway's time, so that a host can tell a wrong clock.
 pub fn refusal(
@@ -43,10 +30,5 @@ pub fn refusal(
     message: impl Into<String>,
     retry_after: std::time::Duration,
 ) -> Refusal {
-    Refusal {
-        code: code.into(),
-        message: message.into(),
-        retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX),
-        server_time_ms: crate::app::wall_clock().as_millis(),
-    }
+    gateway_core::refuse::refusal(code, message, retry_after, crate::app::wall_clock())
 }

@@ -1,16 +1,19 @@
 //! A suspected clone: it gets an identity of its own, in quarantine, and nothing
 //! to do until somebody decides. The original keeps its link and its identity.
 //!
-//! The two are told apart for good by asking the newcomer for a new key. A
-//! newcomer that comes back before it has one is recognised by having no identity
-//! yet; it does not become a third host.
+//! The two are told apart for good by asking the newcomer for a new key. A newcomer
+//! that comes back because the answer was lost shows the same key again and gets the
+//! same place; one that gave no key left a place without identity, which the next
+//! gets. Neither becomes a third host.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use gateway_core::clone::Evidence;
+use gateway_core::host::{Host, holds_another_clone};
+use gateway_core::identity::Identity;
+use gateway_core::refuse::{LONG, SHORTLY, try_again};
 use gateway_store::Batch;
 use model::host::{HostEvent, Membership};
 use model::ids::HostId;
@@ -21,13 +24,12 @@ use super::{ProvenHost, refusal};
 use crate::app::App;
 use crate::error::Result;
 use crate::state::change::{Origin, history};
-use crate::state::edit::edit;
+use crate::state::edit::edit_host;
 use crate::state::records::{HostRecordV1, HostSeenRecordV1, key_of};
 
-/// Clones of one host that are held at a time. A disk image that was rolled out
-/// everywhere must not fill the inventory.
-const MOST_CLONES: usize = 64;
-const LONG: Duration = Duration::from_secs(300);
+/// Places in quarantine that may be taken by another machine before this one is sent
+/// away to come again.
+const ATTEMPTS: usize = 4;
 
 /// What must be said to a newcomer.
 pub trait Talk {
@@ -46,50 +48,53 @@ pub async fn receive(
     from: SocketAddr,
 ) -> Option<Refusal> {
     tracing::warn!(host.id = %proven.host, source = %from, evidence = %evidence, "clone suspected");
-    let suspect = match suspect(app, proven, evidence, from).await {
-        Ok(Some(suspect)) => suspect,
-        Ok(None) => {
-            return Some(refusal(
-                RefusalCode::Superseded,
-                "too many copies of this host are in quarantine already",
-                LONG,
-            ));
-        }
-        Err(error) => {
-            return Some(refusal(
-                RefusalCode::Unavailable,
-                error.detail,
-                Duration::from_secs(5),
-            ));
-        }
+    let unavailable =
+        |error: crate::error::Error| refusal(RefusalCode::Unavailable, error.detail, SHORTLY);
+    let full = || {
+        let text = "too many copies of this host are in quarantine already";
+        refusal(RefusalCode::Superseded, text, LONG)
     };
     let reason = format!(
         "another machine has the identity of {}; this one is quarantined until an operator decides",
         proven.host
     );
-    let csr = talk.ask_for_key(reason).await?;
-    let issued = match issue(app, &csr, proven.workspace, suspect, 1, 1) {
-        Ok(issued) => issued,
-        Err(error) => return Some(refusal(RefusalCode::Invalid, error.to_string(), LONG)),
-    };
-    let key = key_of::<HostRecordV1>(suspect);
-    let written = edit::<HostRecordV1>(app, &key, |found, _: &mut Batch| {
-        Ok(found.map(|record| HostRecordV1 {
-            identity: Some(issued.identity.clone()),
-            ..record
-        }))
-    });
-    match written.await {
-        Ok(_) => {
-            talk.grant(issued.grant).await;
-            None
+    let csr = talk.ask_for_key(reason).await;
+    let known = csr.as_ref().and_then(|csr| known_by_key(app, proven, csr));
+    for _ in 0..ATTEMPTS {
+        // Also for a machine that does not play along: the operators hear of it.
+        let place = match known {
+            Some(place) => place,
+            None => match suspect(app, proven, evidence, from).await {
+                Ok(Some(place)) => place,
+                Ok(None) => return Some(full()),
+                Err(error) => return Some(unavailable(error)),
+            },
+        };
+        let issued = match issue(app, csr.as_ref()?, proven.workspace, place, 1, 1) {
+            Ok(issued) => issued,
+            Err(error) => return Some(refusal(RefusalCode::Invalid, error.to_string(), LONG)),
+        };
+        let identity = Identity::from(&issued.identity);
+        // Two copies that came at the same time were offered one place.
+        match edit_host(app, place, |host, _| Ok(host.named(identity))).await {
+            Ok(Some(_)) => {
+                talk.grant(issued.grant).await;
+                return None;
+            }
+            Ok(None) if known.is_none() => {}
+            Ok(None) => break,
+            Err(error) => return Some(unavailable(error)),
         }
-        Err(error) => Some(refusal(
-            RefusalCode::Unavailable,
-            error.detail,
-            Duration::from_secs(5),
-        )),
     }
+    Some(try_again(SHORTLY, app.now()))
+}
+
+/// The place that was given to this key before.
+fn known_by_key(app: &App, proven: &ProvenHost, csr: &[u8]) -> Option<HostId> {
+    let spki = app.ca.csr_key(csr).ok()?;
+    let tables = app.catalog.read();
+    let host = tables.host_by_key(&spki.0)?;
+    (host.clone_of == Some(proven.host)).then_some(host.id)
 }
 
 /// The record of the suspect, made unless it is there already.
@@ -124,31 +129,18 @@ async fn suspect(
     if nameless.is_some() {
         return Ok(nameless);
     }
-    if held >= MOST_CLONES {
+    if !holds_another_clone(held) {
         return Ok(None);
     }
     let now = app.now();
     let id = app.new_id(HostId::new);
+    let decided = original.as_ref().map(|original| original.decided());
     let record = HostRecordV1 {
-        id,
-        workspace: proven.workspace,
-        membership: Membership::Quarantined,
-        display_name: None,
         labels: original
             .as_ref()
             .map(|original| original.labels.clone())
             .unwrap_or_default(),
-        maintenance: None,
-        ephemeral: original.as_ref().is_some_and(|original| original.ephemeral),
-        clone_of: Some(proven.host),
-        awaited_hostname: None,
-        identity: None,
-        token: None,
-        created_at: now,
-        enrolled_at: None,
-        retired_at: None,
-        pending_adoption: None,
-        adopting_generation: None,
+        ..HostRecordV1::fresh(&Host::suspect(id, proven, decided.as_ref()), now)
     };
     let mut batch = Batch::new();
     batch.put_record(&key_of::<HostRecordV1>(id), &record)?;

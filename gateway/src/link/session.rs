@@ -24,11 +24,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::link::frame::{Deadlines, FrameReader, write_message};
+use gateway_core::seen::End;
+use gateway_core::session::{ADVANCE_EVERY, Allowance, Told};
 use model::host::Carrier;
 use protocol::frame::MAX_FRAME;
-use protocol::v1::{
-    AgentFrame, GatewayFrame, Hello, Refusal, RefusalCode, agent_frame, gateway_frame,
-};
+use protocol::v1::{AgentFrame, GatewayFrame, Hello, RefusalCode, agent_frame, gateway_frame};
 use tokio::sync::{mpsc, oneshot};
 
 use super::registry::{LiveLink, ToSession};
@@ -41,30 +41,8 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// A frame that has begun must end.
 const FRAME_WITHIN: Duration = Duration::from_secs(10);
-/// The counter moves this often on a live link, so that a copy of a running host
-/// soon belongs to the past.
-const ADVANCE_EVERY: Duration = Duration::from_secs(3600);
 /// Enough for a last frame to arrive before the connection is closed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Frames that an agent may send in a burst, and how fast the burst refills: far
-/// above what heartbeats, facts and renewals need.
-const FRAMES_BURST: f64 = 64.0;
-const FRAMES_PER_SECOND: f64 = 8.0;
-
-/// Why a session ended.
-#[derive(Debug)]
-enum End {
-    /// The agent closed, or the connection was lost.
-    Lost(String),
-    /// The agent said goodbye.
-    Goodbye(protocol::v1::GoodbyeReason),
-    /// Another link of this host took over.
-    TakenOver,
-    /// We told it to go.
-    Dismissed(Refusal),
-    /// The gateway stops.
-    Stopping,
-}
 
 /// The control stream, both ways.
 struct Stream {
@@ -105,18 +83,7 @@ struct Session {
     issued: u64,
     /// What the agent was told, so that only changes are told again.
     told: Told,
-    allowance: f64,
-    allowance_at: tokio::time::Instant,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Told {
-    heartbeat_ms: u32,
-    trust_version: u64,
-    quarantined: bool,
-    reidentify: bool,
-    /// Who signed certificates when the link began.
-    authority: [u8; 32],
+    allowance: Allowance,
 }
 
 /// Serves one connection until it ends.
@@ -231,31 +198,15 @@ async fn serve(
     from: SocketAddr,
 ) {
     let _counted = app.metrics.link(carrier.as_str());
-    let told = Told {
-        heartbeat_ms: welcome
-            .frame
-            .settings
-            .as_ref()
-            .map_or(0, |settings| settings.heartbeat_ms),
-        trust_version: hello.trust_version.max(
-            welcome
-                .frame
-                .trust
-                .as_ref()
-                .map_or(0, |trust| trust.version),
-        ),
-        quarantined: welcome.frame.quarantined,
-        reidentify: false,
-        authority: app.ca.active_fingerprint(),
-    };
+    let told = Told::after(&hello, &welcome.frame, app.ca.active_fingerprint());
     let issued = welcome.frame.counter;
-    let end = match stream
+    let (end, issued) = match stream
         .tell(gateway_frame::Body::Welcome(welcome.frame))
         .await
     {
         Err(end) => {
             app.links.deregister(proven.host, welcome.link.id);
-            frames::write_down_loss(&app, proven.host, &end).await;
+            frames::write_down_loss(&app, proven.host, issued, &end).await;
             return;
         }
         Ok(()) => {
@@ -270,13 +221,12 @@ async fn serve(
                 hello,
                 issued,
                 told,
-                allowance: FRAMES_BURST,
-                allowance_at: tokio::time::Instant::now(),
+                allowance: Allowance::new(app.uptime()),
             };
             let end = session.talk().await;
             stream = session.stream;
             app.links.deregister(proven.host, session.link.id);
-            end
+            (end, session.issued)
         }
     };
     tracing::info!(host.id = %proven.host, end = ?end, "link ended");
@@ -297,7 +247,7 @@ async fn serve(
         End::Lost(_) | End::Goodbye(_) | End::TakenOver => {}
     }
     finish(&mut stream, connection).await;
-    frames::write_down_loss(&app, proven.host, &end).await;
+    frames::write_down_loss(&app, proven.host, issued, &end).await;
 }
 
 impl Session {

@@ -12,10 +12,9 @@ use model::ids::HostId;
 use crate::app::App;
 use crate::error::Result;
 use crate::state::change::{Origin, history};
-use crate::state::edit::edit;
+use crate::state::edit::{edit, edit_host};
 use crate::state::records::{
-    ApiKeyRecordV1, HistoryRecordV1, HostRecordV1, HostSeenRecordV1, IdempotencyRecordV1, all_of,
-    key_of,
+    ApiKeyRecordV1, HistoryRecordV1, HostSeenRecordV1, IdempotencyRecordV1, all_of, key_of,
 };
 
 /// Expiries are seen within this.
@@ -90,22 +89,13 @@ async fn expire(app: &App) -> Result<()> {
 }
 
 async fn end_maintenance(app: &App, host: HostId, now: Timestamp) -> Result<()> {
-    edit::<HostRecordV1>(app, &key_of::<HostRecordV1>(host), |found, batch| {
-        let Some(record) = found else { return Ok(None) };
-        if record.maintenance.as_ref().is_none_or(|it| now < it.until) {
+    edit_host(app, host, |found, batch| {
+        let Some(over) = found.maintenance_over(now) else {
             return Ok(None);
-        }
-        history(
-            batch,
-            host,
-            now,
-            HostEvent::MaintenanceEnded { expired: true },
-            None,
-        )?;
-        Ok(Some(HostRecordV1 {
-            maintenance: None,
-            ..record
-        }))
+        };
+        let event = HostEvent::MaintenanceEnded { expired: true };
+        history(batch, host, now, event, None)?;
+        Ok(Some(over))
     })
     .await?;
     Ok(())
@@ -115,25 +105,18 @@ async fn retire_ephemeral(app: &App, host: HostId, now: Timestamp) -> Result<()>
     if app.links.is_linked(host) {
         return Ok(());
     }
-    edit::<HostRecordV1>(app, &key_of::<HostRecordV1>(host), |found, batch| {
-        let Some(record) = found.filter(|record| record.membership == Membership::Managed) else {
+    edit_host(app, host, |found, batch| {
+        let Some(gone) = found.expired(now) else {
             return Ok(None);
         };
-        history(
-            batch,
-            host,
-            now,
-            HostEvent::Retired {
-                reason: "ephemeral and unreachable".to_owned(),
-            },
-            None,
-        )?;
+        let reason = "ephemeral and unreachable".to_owned();
+        history(batch, host, now, HostEvent::Retired { reason }, None)?;
         Origin::gateway()
             .entry(now, "host.retire")
             .on(host)
             .with("reason", "ephemeral")
-            .in_workspace(record.workspace, batch);
-        Ok(Some(crate::handlers::host::retired(&record, now)))
+            .in_workspace(found.workspace, batch);
+        Ok(Some(gone))
     })
     .await?;
     Ok(())

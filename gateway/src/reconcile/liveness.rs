@@ -2,17 +2,18 @@
 //!
 //! Looks at every managed host when a link came or went, when a threshold
 //! changed, and when silence alone would change something. What it finds is kept
-//! in the registry; only "unreachable" is written down here (a link that ends
-//! writes that itself), in batches, so that the loss of a whole fleet is some
-//! hundred commits and one event.
+//! in the registry; only "unreachable" is written down here, and its end on a link
+//! that lived on (a link that begins or ends writes that itself), in batches, so that
+//! the loss of a whole fleet is some hundred commits and one event.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::v1::event::WorkspaceEvent;
-use gateway_core::liveness::{MassLossRule, Storm, StormBrake};
+use gateway_core::liveness::{MassLossRule, Note, Sight, Storm, StormBrake, Survey};
+use gateway_core::seen::Seen;
 use gateway_store::{Batch, Condition};
-use model::host::{Connectivity, HostEvent, Membership};
+use model::host::{Carrier, Connectivity, Membership};
 use model::ids::{HostId, WorkspaceId};
 
 use crate::app::App;
@@ -53,16 +54,24 @@ pub async fn run(app: Arc<App>) {
     }
 }
 
-struct Lost {
+/// Something to write down.
+struct Transition {
     host: HostId,
     workspace: WorkspaceId,
+    planned: bool,
+    what: What,
+}
+
+enum What {
+    Unreachable,
+    HeardAgain { carrier: Carrier, address: String },
 }
 
 /// One look at every host. Answers when silence will next change something.
 async fn pass(app: &Arc<App>, brake: &mut StormBrake) -> Option<Duration> {
     let now = app.now();
-    let mut next: Option<Duration> = None;
-    let (mut lost, mut connected, mut unreachable) = (Vec::new(), 0, 0);
+    let mut survey = Survey::default();
+    let mut transitions = Vec::new();
     {
         let tables = app.catalog.read();
         for record in tables
@@ -77,26 +86,29 @@ async fn pass(app: &Arc<App>, brake: &mut StormBrake) -> Option<Duration> {
                 .map(|workspace| workspace.thresholds)
                 .unwrap_or_default();
             let looked = app.links.observe(record.id, seen, &thresholds, now);
-            next = [next, looked.next].into_iter().flatten().min();
-            match looked.connectivity {
-                Connectivity::Connected => connected += 1,
-                Connectivity::Unreachable => unreachable += 1,
-                Connectivity::Never | Connectivity::Late | Connectivity::Unconfirmed => {}
-            }
-            let written = seen.map_or(Connectivity::Never, |seen| seen.connectivity);
             let planned = seen.is_some_and(|seen| seen.said_goodbye)
                 || record.maintenance.as_ref().is_some_and(|it| now < it.until);
-            if looked.connectivity == Connectivity::Unreachable
-                && written != Connectivity::Unreachable
-            {
-                lost.push((
-                    Lost {
-                        host: record.id,
-                        workspace: record.workspace,
-                    },
-                    planned,
-                ));
-            }
+            let note = survey.see(&Sight {
+                connectivity: looked.connectivity,
+                before: looked.before,
+                written: seen.map_or(Connectivity::Never, |seen| seen.connectivity),
+                planned,
+                next: looked.next,
+            });
+            let what = match note {
+                Some(Note::Unreachable) => Some(What::Unreachable),
+                Some(Note::HeardAgain) => app.links.live(record.id).map(|link| What::HeardAgain {
+                    carrier: link.carrier,
+                    address: link.address.ip().to_string(),
+                }),
+                None => None,
+            };
+            transitions.extend(what.map(|what| Transition {
+                host: record.id,
+                workspace: record.workspace,
+                planned,
+                what,
+            }));
             if looked
                 .before
                 .is_some_and(|before| before != looked.connectivity)
@@ -116,49 +128,55 @@ async fn pass(app: &Arc<App>, brake: &mut StormBrake) -> Option<Duration> {
         fraction: app.config.mass_loss.fraction,
         window: app.config.mass_loss.window,
     };
-    let unplanned = lost.iter().filter(|(_, planned)| !planned).count();
-    let storm = brake.observe(&rule, unplanned, connected, unreachable, app.uptime());
+    let storm = survey.storm(brake, &rule, app.uptime());
     app.freeze(brake.pulled());
     if let Some(storm) = storm {
         announce(app, storm).await;
     }
-    for some in lost.chunks(HOSTS_A_BATCH) {
+    for some in transitions.chunks(HOSTS_A_BATCH) {
         if let Err(error) = write_down(app, some, brake.pulled()).await {
-            tracing::warn!(error = %error, "unreachable hosts were not written down; trying again");
+            tracing::warn!(error = %error, "transitions of hosts were not written down; trying again");
             return Some(app.uptime() + Duration::from_secs(1));
         }
     }
-    next
+    survey.next()
 }
 
-async fn write_down(app: &App, lost: &[(Lost, bool)], mass_loss: bool) -> Result<()> {
+async fn write_down(app: &App, transitions: &[Transition], mass_loss: bool) -> Result<()> {
     let now = app.now();
     let mut batch = Batch::new();
     {
         let tables = app.catalog.read();
-        for (lost, _) in lost {
-            let Some(kept) = tables.seen.get(&lost.host) else {
+        for transition in transitions {
+            let Some(kept) = tables.seen.get(&transition.host) else {
                 continue;
             };
-            let key = key_of::<HostSeenRecordV1>(lost.host);
-            let seen = HostSeenRecordV1 {
-                connectivity: Connectivity::Unreachable,
-                since: now,
-                ..(*kept.record).clone()
+            let seen = Seen::from((*kept.record).clone());
+            let (seen, event) = match &transition.what {
+                What::Unreachable => seen.unreachable(mass_loss, now),
+                What::HeardAgain { carrier, address } => seen.heard_again(*carrier, address, now),
             };
+            let key = key_of::<HostSeenRecordV1>(transition.host);
             batch.require(&key, Condition::RevIs(kept.rev));
-            batch.put_record(&key, &seen)?;
-            history(
-                &mut batch,
-                lost.host,
-                now,
-                HostEvent::Unreachable { mass_loss },
-                None,
-            )?;
+            batch.put_record(&key, &HostSeenRecordV1::from(seen))?;
+            history(&mut batch, transition.host, now, event, None)?;
         }
     }
-    for (lost, planned) in lost {
-        tracing::info!(host.id = %lost.host, workspace.id = %lost.workspace, planned, mass_loss, "host unreachable");
+    for Transition {
+        host,
+        workspace,
+        planned,
+        what,
+    } in transitions
+    {
+        match what {
+            What::Unreachable => {
+                tracing::info!(host.id = %host, workspace.id = %workspace, planned, mass_loss, "host unreachable")
+            }
+            What::HeardAgain { .. } => {
+                tracing::info!(host.id = %host, workspace.id = %workspace, "host heard again")
+            }
+        }
     }
     match app.try_commit(batch).await? {
         // One of them came back at this very moment: the next pass sees it.

@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use gateway_store::{Change, Index, Item, Key, Prefix, Record, Rev};
 use model::access::{Authority, BUILT_IN_ROLES, Holding, Rule};
+use model::host::Membership;
 use model::ids::{
     AgentTokenId, ApiKeyId, HostId, ProjectId, RoleBindingId, RoleId, UserId, WorkspaceId,
 };
@@ -104,7 +105,7 @@ impl Tables {
             .filter_map(|id| self.bindings.get(id))
     }
 
-    /// The host whose identity has this key.
+    /// The host of the fleet whose identity has this key.
     pub fn host_by_key(&self, spki_sha256: &[u8; 32]) -> Option<&Kept<HostRecordV1>> {
         self.hosts.get(self.host_by_key.get(spki_sha256)?)
     }
@@ -347,13 +348,15 @@ impl Tables {
                     &mut self.hosts_of,
                     new.as_ref().map(|record| (record.workspace, record.id)),
                 );
-                if let Some(identity) = old.as_ref().and_then(|record| record.identity.as_ref()) {
-                    self.host_by_key.remove(&identity.spki_sha256);
-                }
-                if let Some(record) = &new
-                    && let Some(identity) = &record.identity
+                // A retired host's key may have joined again as another host, which
+                // is the one to find by it.
+                if let Some((key, host)) = old.as_deref().and_then(holder_of_key)
+                    && self.host_by_key.get(&key) == Some(&host)
                 {
-                    self.host_by_key.insert(identity.spki_sha256, record.id);
+                    self.host_by_key.remove(&key);
+                }
+                if let Some((key, host)) = new.as_deref().and_then(holder_of_key) {
+                    self.host_by_key.insert(key, host);
                 }
                 touched.hosts.extend(new.or(old).map(|record| record.id));
             }
@@ -399,6 +402,12 @@ impl Tables {
             _ => Vec::new(),
         }
     }
+}
+
+fn holder_of_key(record: &HostRecordV1) -> Option<([u8; 32], HostId)> {
+    let identity = record.identity.as_ref()?;
+    let live = record.membership != Membership::Retired;
+    live.then_some((identity.spki_sha256, record.id))
 }
 
 /// The record before and after.

@@ -3,6 +3,11 @@
 
 use gateway_store::{Batch, CommitError, Condition, Key, Read, Record, fetch};
 
+use gateway_core::host::Host;
+use gateway_core::seen::Seen;
+use model::ids::HostId;
+
+use super::records::{HostRecordV1, HostSeenRecordV1, key_of};
 use crate::app::App;
 use crate::error::{Error, Result};
 
@@ -36,4 +41,34 @@ pub async fn edit<R: Record + Clone>(
         }
     }
     Err(Error::conflict("others keep changing this; try again"))
+}
+
+/// Changes what is decided about a host that is there.
+pub async fn edit_host(
+    app: &App,
+    host: HostId,
+    mut change: impl FnMut(Host, &mut Batch) -> Result<Option<Host>> + Send,
+) -> Result<Option<Host>> {
+    let key = key_of::<HostRecordV1>(host);
+    let written = edit::<HostRecordV1>(app, &key, |found, batch| {
+        let Some(record) = found else { return Ok(None) };
+        let decided = change(record.decided(), batch)?;
+        Ok(decided.map(|host| record.with(&host)))
+    });
+    Ok(written.await?.map(|record| record.decided()))
+}
+
+/// Changes what was observed of a host; nothing yet is a host never linked.
+pub async fn edit_seen(
+    app: &App,
+    host: HostId,
+    mut change: impl FnMut(Seen, &mut Batch) -> Result<Option<Seen>> + Send,
+) -> Result<Option<Seen>> {
+    let now = app.now();
+    let key = key_of::<HostSeenRecordV1>(host);
+    let written = edit::<HostSeenRecordV1>(app, &key, |found, batch| {
+        let seen = found.map_or_else(|| Seen::never(now), Seen::from);
+        Ok(change(seen, batch)?.map(HostSeenRecordV1::from))
+    });
+    Ok(written.await?.map(Seen::from))
 }

@@ -41,7 +41,7 @@ pub(super) const HOUSE: Table = Table {
         ("protocol", Just(&["model"])),
         ("api", Just(&["model"])),
         ("link", Just(&["model", "protocol"])),
-        ("gateway-core", Just(&["model"])),
+        ("gateway-core", Just(&["model", "protocol"])),
         ("gateway-store", Just(&["model"])),
         (
             "gateway",

@@ -1,34 +1,26 @@
-//! Whether a host that proved an identity is welcome, and as what.
+//! Carries out what [`gateway_core::join`] decides about a newcomer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use gateway_core::clone::{
-    Counters, Evidence, LiveLink as CoreLink, Newcomer, Verdict, after_probe, judge,
-};
-use gateway_store::Batch;
+use gateway_core::clone::{Evidence, LiveLink as CoreLink};
+use gateway_core::host::Host;
+use gateway_core::join::{Done, Join, Known, PROBE_WITHIN, Refused, Step};
+use gateway_core::refuse;
+use gateway_core::seen::{Arrival, Seen};
+use gateway_core::session::{Greeting, greet};
 use model::Timestamp;
-use model::host::{Carrier, Connectivity, HostEvent, Membership};
-use model::names::clean;
-use protocol::v1::{Hello, Refusal, RefusalCode, Settings, Welcome};
+use model::host::{Carrier, HostEvent, Membership};
+use protocol::v1::{Hello, Refusal, Welcome};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::App;
-use crate::error::Error;
+use crate::error::{Error, Result as GatewayResult};
 use crate::link::registry::{LiveLink, NewLink, ToSession};
-use crate::link::{ProvenHost, issue, refusal};
-use crate::state::catalog::Kept;
+use crate::link::{ProvenHost, issue};
 use crate::state::change::{Origin, history};
-use crate::state::edit::edit;
-use crate::state::records::{HostRecordV1, HostSeenRecordV1, IdentityV1, key_of};
-
-/// For the old link to show that it lives. A live agent answers in a round trip.
-const PROBE_WITHIN: Duration = Duration::from_secs(2);
-/// Somebody must decide before this host can come back.
-const LONG: Duration = Duration::from_secs(300);
-/// A store that hiccups.
-const SOON: Duration = Duration::from_secs(2);
+use crate::state::edit::{edit, edit_host, edit_seen};
+use crate::state::records::{HostRecordV1, key_of};
 
 /// A welcomed host.
 pub(super) struct Welcomed {
@@ -56,116 +48,93 @@ pub(super) async fn admit(
     carrier: Carrier,
     from: SocketAddr,
 ) -> Result<Outcome, Refusal> {
-    if hello.version_min > protocol::VERSION || hello.version_max < protocol::VERSION_MIN {
-        return Err(refusal(
-            RefusalCode::VersionUnsupported,
-            "agent and gateway have no protocol version in common; upgrade the older one",
-            LONG,
-        ));
-    }
-    let record = identified(app, proven, from).await?;
-    let verdict = verdict(app, proven, hello).await;
-    match verdict {
-        Verdict::Clone(evidence) => Ok(Outcome::Clone(evidence)),
-        Verdict::Welcome {
-            issue,
-            gateway_was_behind,
-        } => {
-            if gateway_was_behind {
-                tracing::warn!(host.id = %proven.host, "the host's counter is ahead of ours: this gateway's state is older than the host");
+    let mut join = Join::new(*proven, hello);
+    let mut done = Done::Nothing;
+    let mut counter = 0;
+    loop {
+        let live = app.links.live(proven.host);
+        let step = join.next(done, &known(app, proven, live.as_deref()));
+        done = match step {
+            Step::Adopt => {
+                let adopted = adopt(app, proven, from).await;
+                adopted
+                    .map(|()| Done::Adopted)
+                    .map_err(|error| busy(&error))?
             }
-            welcome(app, proven, &record, hello, issue, carrier, from)
-                .await
-                .map(|welcomed| Outcome::Welcome(Box::new(welcomed)))
-        }
-        // `verdict` has asked already.
-        Verdict::Probe => Err(refusal(RefusalCode::Unavailable, "try again", SOON)),
+            Step::Probe => Done::Probed(probe(live.as_deref()).await),
+            Step::Mark => {
+                let marked = mark(app, proven, hello, carrier, from, live.as_deref()).await;
+                Done::Marked(marked.map_err(|error| busy(&error))?.map(|seen| {
+                    counter = seen.issued;
+                }))
+            }
+            Step::Settle => {
+                let settled = settle(app, proven).await;
+                settled
+                    .map(|()| Done::Settled)
+                    .map_err(|error| busy(&error))?
+            }
+            Step::Welcome => {
+                let welcomed = welcome(app, proven, hello, counter, carrier, from);
+                return welcomed.map(|it| Outcome::Welcome(Box::new(it)));
+            }
+            Step::Clone(evidence) => return Ok(Outcome::Clone(evidence)),
+            Step::Refuse(refused) => return Err(refuse_aloud(app, proven, refused, from).await),
+        };
     }
 }
 
-/// The record that the certificate speaks of, if the certificate is in force.
-async fn identified(
-    app: &Arc<App>,
-    proven: &ProvenHost,
-    from: SocketAddr,
-) -> Result<Kept<HostRecordV1>, Refusal> {
-    let found = app.catalog.read().hosts.get(&proven.host).cloned();
-    let record = match found {
-        Some(record) => record,
-        None => adopt(app, proven, from).await?,
-    };
-    if record.membership == Membership::Retired {
-        return Err(refusal(
-            RefusalCode::HostRetired,
-            "this host was retired; to bring it back, reset the agent and join with a new token",
-            LONG,
-        ));
+/// What the gateway knows at this moment.
+fn known<'a>(app: &App, proven: &ProvenHost, live: Option<&'a LiveLink>) -> Known<'a> {
+    let tables = app.catalog.read();
+    let host = tables.hosts.get(&proven.host);
+    let seen = tables.seen.get(&proven.host);
+    Known {
+        host: host.map(|record| record.decided()),
+        workspace: tables.workspaces.contains_key(&proven.workspace),
+        counters: seen.map(|seen| gateway_core::clone::Counters {
+            issued: seen.issued,
+            confirmed: seen.confirmed,
+        }),
+        live: live.map(|live| CoreLink {
+            instance: &live.instance,
+            boot_id: &live.boot_id,
+        }),
+        late_return: app.config.agents.late_return,
+        now: app.now(),
     }
-    let identity = record
-        .identity
-        .as_ref()
-        .filter(|_| record.workspace == proven.workspace);
-    let in_force = identity.is_some_and(|identity| {
-        // A generation ahead of ours was signed by this deployment before its
-        // state was restored from an older copy.
-        proven.generation >= identity.generation || identity.previous == Some(proven.generation)
-    });
-    if !in_force {
+}
+
+/// Somebody who uses an identity that was taken from it is worth an entry.
+async fn refuse_aloud(
+    app: &App,
+    proven: &ProvenHost,
+    refused: Refused,
+    from: SocketAddr,
+) -> Refusal {
+    if refused.superseded && crate::refusals::worth_an_entry(app, Some(from.ip())) {
         let entry = Origin::host(proven.host, from.ip()).entry(app.now(), "host.link");
         let entry = entry
             .on(proven.host)
             .with("generation", proven.generation)
             .refused("superseded identity");
-        if crate::refusals::worth_an_entry(app, Some(from.ip())) {
-            let scope = app
-                .catalog
-                .read()
-                .scope_of(record.workspace)
-                .unwrap_or(model::tenancy::Scope::Deployment);
-            crate::refusals::write(app, scope, entry).await;
-        }
-        return Err(refusal(
-            RefusalCode::Superseded,
-            "another machine holds this host's identity by an operator's decision; reset this agent and join again if it should be a host of its own",
-            LONG,
-        ));
+        let scope = {
+            let tables = app.catalog.read();
+            let record = tables.hosts.get(&proven.host);
+            record.and_then(|record| tables.scope_of(record.workspace))
+        };
+        let scope = scope.unwrap_or(model::tenancy::Scope::Deployment);
+        crate::refusals::write(app, scope, entry).await;
     }
-    if proven.expired {
-        let not_after = identity.map_or(Timestamp::default(), |identity| identity.not_after);
-        if app.now().since(not_after) > app.config.agents.late_return {
-            return Err(refusal(
-                RefusalCode::CertificateExpired,
-                "the certificate expired too long ago; reset the agent and join with a new token",
-                LONG,
-            ));
-        }
-    }
-    Ok(record)
+    refused.refusal
 }
 
 /// A certificate of ours whose host is not in the store: the store is older than
-/// the host (restored from a backup). Hosts are never deleted, so there is no
-/// other way. The host is taken in again under its own id.
-async fn adopt(
-    app: &Arc<App>,
-    proven: &ProvenHost,
-    from: SocketAddr,
-) -> Result<Kept<HostRecordV1>, Refusal> {
+/// the host (restored from a backup).
+async fn adopt(app: &App, proven: &ProvenHost, from: SocketAddr) -> GatewayResult<()> {
     let now = app.now();
-    if !app
-        .catalog
-        .read()
-        .workspaces
-        .contains_key(&proven.workspace)
-    {
-        return Err(refusal(
-            RefusalCode::HostRetired,
-            "this host's workspace is gone; reset the agent and join with a new token",
-            LONG,
-        ));
-    }
     let key = key_of::<HostRecordV1>(proven.host);
-    let adopted = edit::<HostRecordV1>(app, &key, |found, batch| {
+    edit::<HostRecordV1>(app, &key, |found, batch| {
         if found.is_some() {
             return Ok(None);
         }
@@ -176,116 +145,133 @@ async fn adopt(
             .with("generation", proven.generation)
             .noticed()
             .in_workspace(proven.workspace, batch);
-        Ok(Some(HostRecordV1 {
-            id: proven.host,
-            workspace: proven.workspace,
-            membership: Membership::Managed,
-            display_name: None,
-            labels: Default::default(),
-            maintenance: None,
-            ephemeral: false,
-            clone_of: None,
-            awaited_hostname: None,
-            identity: Some(IdentityV1 {
-                generation: proven.generation,
-                // Renewal, which is asked for at once, fills these in.
-                spki_sha256: [0; 32],
-                not_after: now,
-                issuer: [0; 32],
-                previous: None,
-            }),
-            token: None,
-            created_at: now,
-            enrolled_at: Some(now),
-            retired_at: None,
-            pending_adoption: None,
-            adopting_generation: None,
-        }))
-    });
-    adopted.await.map_err(|error| busy(&error))?;
-    app.catalog
-        .read()
-        .hosts
-        .get(&proven.host)
-        .cloned()
-        .ok_or_else(|| refusal(RefusalCode::Unavailable, "try again", SOON))
+        Ok(Some(HostRecordV1::fresh(&Host::adopted(proven, now), now)))
+    })
+    .await?;
+    Ok(())
 }
 
-async fn verdict(app: &Arc<App>, proven: &ProvenHost, hello: &Hello) -> Verdict {
-    let seen = app.catalog.read().seen.get(&proven.host).cloned();
-    let counters = seen.map_or(
-        Counters {
-            issued: 1,
-            confirmed: 0,
-        },
-        |seen| Counters {
-            issued: seen.issued,
-            confirmed: seen.confirmed,
-        },
-    );
-    let newcomer = Newcomer {
-        counter: hello.counter,
-        instance: &hello.instance,
-        boot_id: &hello.boot_id,
+/// Whether the old link shows that it lives.
+async fn probe(live: Option<&LiveLink>) -> bool {
+    let Some(live) = live else { return false };
+    let (reply, answered) = oneshot::channel();
+    live.tell(ToSession::Probe(reply))
+        && matches!(
+            tokio::time::timeout(PROBE_WITHIN, answered).await,
+            Ok(Ok(()))
+        )
+}
+
+/// Writes down that the host is here, and the next counter.
+async fn mark(
+    app: &App,
+    proven: &ProvenHost,
+    hello: &Hello,
+    carrier: Carrier,
+    from: SocketAddr,
+    replaces: Option<&LiveLink>,
+) -> GatewayResult<Result<Seen, Evidence>> {
+    let now = app.now();
+    let address = from.ip().to_string();
+    let arrival = Arrival {
+        hello,
+        carrier,
+        address: &address,
+        replaces: replaces.map(|link| link.carrier),
+        now,
     };
-    let live = app.links.live(proven.host);
-    let core_link = live.as_ref().map(|live| CoreLink {
-        instance: &live.instance,
-        boot_id: &live.boot_id,
-    });
-    match (judge(counters, newcomer, core_link), live) {
-        (Verdict::Probe, Some(live)) => {
-            let (reply, answered) = oneshot::channel();
-            let answered = live.tell(ToSession::Probe(reply))
-                && matches!(
-                    tokio::time::timeout(PROBE_WITHIN, answered).await,
-                    Ok(Ok(()))
-                );
-            after_probe(counters, newcomer, answered)
+    let mut verdict = None;
+    let written = edit_seen(app, proven.host, |before, batch| {
+        let behind = hello.counter > before.issued;
+        match before.welcomed(&arrival) {
+            Ok((seen, events)) => {
+                if behind {
+                    tracing::warn!(host.id = %proven.host, "the host's counter is ahead of ours: this gateway's state is older than the host");
+                }
+                for event in events {
+                    history(batch, proven.host, now, event, None)?;
+                }
+                Ok(Some(seen))
+            }
+            Err(evidence) => {
+                verdict = Some(evidence);
+                Ok(None)
+            }
         }
-        (verdict, _) => verdict,
+    });
+    let written = written.await?;
+    match (written, verdict) {
+        (Some(seen), _) => Ok(Ok(seen)),
+        (None, Some(evidence)) => Ok(Err(evidence)),
+        (None, None) => Err(Error::conflict("the host was not written down")),
     }
 }
 
-async fn welcome(
-    app: &Arc<App>,
+/// The first use of a new identity ends the one before it, and the record that a
+/// repaired clone had meanwhile.
+async fn settle(app: &App, proven: &ProvenHost) -> GatewayResult<()> {
+    let now = app.now();
+    let (stale, leftovers) = {
+        let tables = app.catalog.read();
+        let record = tables.hosts.get(&proven.host);
+        let identity = record.and_then(|record| record.decided().identity);
+        let stale = identity.is_some_and(|identity| identity.used(proven.generation).is_some());
+        // Another machine's identity is taken over in a generation of its own: the
+        // first one has no leftovers, and most hosts are in their first.
+        let hosts = (proven.generation > 1).then(|| tables.hosts_of(proven.workspace));
+        let leftovers: Vec<_> = hosts
+            .into_iter()
+            .flatten()
+            .filter(|id| {
+                let host = tables.hosts.get(id);
+                host.is_some_and(|host| host.decided().became(proven))
+            })
+            .collect();
+        (stale, leftovers)
+    };
+    if stale {
+        edit_host(app, proven.host, |host, _| {
+            let used = host.identity.and_then(|it| it.used(proven.generation));
+            Ok(used.map(|identity| Host {
+                identity: Some(identity),
+                ..host
+            }))
+        })
+        .await?;
+    }
+    for leftover in leftovers {
+        edit_host(app, leftover, |host, batch| {
+            let quarantined = host.membership == Membership::Quarantined;
+            let Some(gone) = host.retired(now).filter(|_| quarantined) else {
+                return Ok(None);
+            };
+            let reason = format!("became {}", proven.host);
+            history(batch, leftover, now, HostEvent::Retired { reason }, None)?;
+            Origin::gateway()
+                .entry(now, "host.retire")
+                .on(leftover)
+                .with("became", proven.host)
+                .in_workspace(host.workspace, batch);
+            Ok(Some(gone))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Registers the link. What changed since the verdict is found by the session's
+/// first look.
+fn welcome(
+    app: &App,
     proven: &ProvenHost,
-    record: &Kept<HostRecordV1>,
     hello: &Hello,
-    issue: u64,
+    counter: u64,
     carrier: Carrier,
     from: SocketAddr,
 ) -> Result<Welcomed, Refusal> {
     let now = app.now();
-    let was_linked = app.links.live(proven.host).map(|link| link.carrier);
-    let key = key_of::<HostSeenRecordV1>(proven.host);
-    let wrote = edit::<HostSeenRecordV1>(app, &key, |seen, batch| {
-        let before = seen.unwrap_or_else(|| HostSeenRecordV1::never(now));
-        for event in events(&before, hello, was_linked, carrier, from) {
-            history(batch, proven.host, now, event, None)?;
-        }
-        let connected = before.connectivity == Connectivity::Connected;
-        Ok(Some(HostSeenRecordV1 {
-            issued: before.issued.max(issue),
-            // What is presented is on the host's disk.
-            confirmed: before.confirmed.max(hello.counter),
-            connectivity: Connectivity::Connected,
-            since: if connected { before.since } else { now },
-            last_seen_at: Some(now),
-            boot_id: Some(clean(&hello.boot_id, 64)),
-            address: Some(from.ip().to_string()),
-            agent_version: Some(clean(&hello.agent_version, 64)),
-            clock_skew_ms: Some(hello.host_time_ms.saturating_sub(now.as_millis())),
-            said_goodbye: false,
-        }))
-    });
-    let seen = wrote
-        .await
-        .map_err(|error| busy(&error))?
-        .ok_or_else(|| refusal(RefusalCode::Unavailable, "try again", SOON))?;
-    settle(app, proven, record, now)
-        .await
-        .map_err(|error| busy(&error))?;
+    let frame = frame(app, proven, hello, counter, now)
+        .ok_or_else(|| refuse::try_again(refuse::SOON, now))?;
     let new = NewLink {
         instance: hello.instance.clone(),
         boot_id: hello.boot_id.clone(),
@@ -298,7 +284,7 @@ async fn welcome(
         old.tell(ToSession::TakenOver);
     }
     Ok(Welcomed {
-        frame: frame(app, proven, record, hello, seen.issued, now),
+        frame,
         link,
         mailbox,
     })
@@ -307,153 +293,34 @@ async fn welcome(
 fn frame(
     app: &App,
     proven: &ProvenHost,
-    record: &HostRecordV1,
     hello: &Hello,
     counter: u64,
     now: Timestamp,
-) -> Welcome {
+) -> Option<Welcome> {
     let tables = app.catalog.read();
+    let record = tables.hosts.get(&proven.host)?;
     let facts = tables.facts.get(&proven.host);
     let thresholds = tables
         .workspaces
         .get(&proven.workspace)
         .map(|workspace| workspace.thresholds)
         .unwrap_or_default();
-    let trust = issue::trust(app);
-    Welcome {
-        version: protocol::VERSION.min(hello.version_max),
+    let hostname = facts.map(|facts| facts.facts.hostname.as_str());
+    let greeting = Greeting {
+        host: &record.decided(),
+        name: crate::view::name_of(record, hostname),
         counter,
-        settings: Some(Settings {
-            heartbeat_ms: thresholds.heartbeat_ms,
-        }),
-        server_time_ms: now.as_millis(),
-        want_facts: facts
-            .is_none_or(|facts| facts.digest.is_empty() || facts.digest != hello.facts_digest),
-        want_renewal: wants_renewal(app, record, now),
-        trust: (trust.version > hello.trust_version).then_some(trust),
-        display_name: crate::view::name_of(
-            record,
-            facts.map(|facts| facts.facts.hostname.as_str()),
-        ),
-        quarantined: record.membership == Membership::Quarantined,
-    }
-}
-
-/// Half of the certificate's life is over, or another authority signs by now.
-fn wants_renewal(app: &App, record: &HostRecordV1, now: Timestamp) -> bool {
-    let Some(identity) = &record.identity else {
-        return true;
+        heartbeat_ms: thresholds.heartbeat_ms,
+        facts_digest: facts.map_or(&[], |facts| facts.digest.as_slice()),
+        trust: issue::trust(app),
+        lifetime: app.config.agents.certificate_lifetime,
+        authority: app.ca.active_fingerprint(),
+        now,
     };
-    let half = app.config.agents.certificate_lifetime / 2;
-    now >= identity.not_after.saturating_sub(half) || identity.issuer != app.ca.active_fingerprint()
-}
-
-/// What a hello tells apart from "I am here".
-fn events(
-    before: &HostSeenRecordV1,
-    hello: &Hello,
-    was_linked: Option<Carrier>,
-    carrier: Carrier,
-    from: SocketAddr,
-) -> Vec<HostEvent> {
-    let mut events = Vec::new();
-    let changed = |before: &Option<String>, now: String| {
-        before
-            .clone()
-            .filter(|before| *before != now)
-            .map(|before| (before, now))
-    };
-    if let Some((from, to)) = changed(&before.boot_id, clean(&hello.boot_id, 64)) {
-        events.push(HostEvent::Rebooted { from, to });
-    }
-    if let Some((from, to)) = changed(&before.agent_version, clean(&hello.agent_version, 64)) {
-        events.push(HostEvent::VersionChanged { from, to });
-    }
-    if let Some((from, to)) = changed(&before.address, from.ip().to_string()) {
-        events.push(HostEvent::AddressChanged { from, to });
-    }
-    match was_linked {
-        Some(old) if old != carrier => events.push(HostEvent::CarrierChanged { carrier }),
-        Some(_) => {}
-        None => events.push(HostEvent::Connected {
-            carrier,
-            address: from.ip().to_string(),
-        }),
-    }
-    events
-}
-
-/// The first use of a new identity ends the one before it, and the record that a
-/// repaired clone had meanwhile.
-async fn settle(
-    app: &Arc<App>,
-    proven: &ProvenHost,
-    record: &Kept<HostRecordV1>,
-    now: Timestamp,
-) -> crate::error::Result<()> {
-    let stale = record.identity.as_ref().is_some_and(|identity| {
-        proven.generation > identity.generation
-            || (proven.generation == identity.generation && identity.previous.is_some())
-    });
-    let leftovers: Vec<_> = {
-        let tables = app.catalog.read();
-        let hosts = tables
-            .hosts_of(proven.workspace)
-            .filter_map(|id| tables.hosts.get(&id));
-        hosts
-            .filter(|host| {
-                host.pending_adoption == Some(proven.host)
-                    && host.adopting_generation == Some(proven.generation)
-            })
-            .map(|host| host.id)
-            .collect()
-    };
-    if stale {
-        let key = key_of::<HostRecordV1>(proven.host);
-        edit::<HostRecordV1>(app, &key, |found, _: &mut Batch| {
-            Ok(found.map(|mut record| {
-                if let Some(identity) = &mut record.identity {
-                    identity.previous = None;
-                    identity.generation = identity.generation.max(proven.generation);
-                }
-                record
-            }))
-        })
-        .await?;
-    }
-    for leftover in leftovers {
-        let key = key_of::<HostRecordV1>(leftover);
-        edit::<HostRecordV1>(app, &key, |found, batch| {
-            let Some(record) = found.filter(|record| record.membership == Membership::Quarantined)
-            else {
-                return Ok(None);
-            };
-            history(
-                batch,
-                leftover,
-                now,
-                HostEvent::Retired {
-                    reason: format!("became {}", proven.host),
-                },
-                None,
-            )?;
-            Origin::gateway()
-                .entry(now, "host.retire")
-                .on(leftover)
-                .with("became", proven.host)
-                .in_workspace(record.workspace, batch);
-            Ok(Some(crate::handlers::host::retired(&record, now)))
-        })
-        .await?;
-    }
-    Ok(())
+    Some(greet(hello, greeting))
 }
 
 fn busy(error: &Error) -> Refusal {
     tracing::warn!(error = %error, "a link could not be written down");
-    refusal(
-        RefusalCode::Unavailable,
-        "the gateway cannot store this at the moment",
-        SOON,
-    )
+    refuse::cannot_store(crate::app::wall_clock())
 }

@@ -1,8 +1,12 @@
 //! What a welcomed host says, and what it is told.
 
-use gateway_store::Batch;
+use gateway_core::host::Host;
+use gateway_core::identity::{Asking, Identity, place};
+use gateway_core::refuse::{SHORTLY, try_again};
+use gateway_core::seen::End;
+use gateway_core::session::{Tell, Wanted, deregistered, flooding, look};
 use model::facts::Facts;
-use model::host::{Connectivity, HostEvent, Membership};
+use model::host::HostEvent;
 use model::ids::HostId;
 use protocol::v1::{
     CounterStored, Goodbye, GoodbyeReason, HeartbeatAck, Probe, Refusal, RefusalCode, Reidentify,
@@ -10,21 +14,14 @@ use protocol::v1::{
 };
 use std::time::Duration;
 
-use super::{End, FRAMES_BURST, FRAMES_PER_SECOND, Session};
+use super::Session;
 use crate::app::App;
 use crate::error::Result;
 use crate::link::registry::ToSession;
 use crate::link::{issue, refusal};
 use crate::state::change::{Origin, history};
-use crate::state::edit::edit;
-use crate::state::records::{
-    HostFactsRecordV1, HostRecordV1, HostSeenRecordV1, IdentityV1, key_of,
-};
-
-/// Reconnects that follow from a decision may come at once; those of a whole
-/// fleet are spread.
-const AT_ONCE: Duration = Duration::from_millis(100);
-const SPREAD_MS: u32 = 30_000;
+use crate::state::edit::{edit, edit_host, edit_seen};
+use crate::state::records::{HostFactsRecordV1, key_of};
 
 impl Session {
     pub(super) async fn arrived(&mut self, body: agent_frame::Body) -> Result<(), End> {
@@ -72,91 +69,47 @@ impl Session {
 
     /// Compares what should be with what the agent was told, and tells the rest.
     pub(super) async fn look(&mut self) -> Result<(), End> {
-        let (record, thresholds) = {
+        let (host, heartbeat_ms) = {
             let tables = self.app.catalog.read();
-            let record = tables.hosts.get(&self.proven.host).cloned();
+            let record = tables.hosts.get(&self.proven.host);
+            let workspace = tables.workspaces.get(&self.proven.workspace);
             (
-                record,
-                tables
-                    .workspaces
-                    .get(&self.proven.workspace)
-                    .map(|workspace| workspace.thresholds),
+                record.map(|record| record.decided()),
+                workspace.map(|workspace| workspace.thresholds.heartbeat_ms),
             )
         };
-        let Some(record) = record else { return Ok(()) };
-        if record.membership == Membership::Retired {
-            return Err(End::Dismissed(refusal(
-                RefusalCode::HostRetired,
-                "this host was retired",
-                Duration::from_secs(300),
-            )));
-        }
-        let in_force = record.identity.as_ref().is_some_and(|identity| {
-            self.proven.generation >= identity.generation
-                || identity.previous == Some(self.proven.generation)
-        });
-        if !in_force {
-            let why = "another machine holds this host's identity by an operator's decision";
-            return Err(End::Dismissed(refusal(
-                RefusalCode::Superseded,
-                why,
-                Duration::from_secs(300),
-            )));
-        }
-        if self.told.quarantined && record.membership == Membership::Managed {
-            return Err(End::Dismissed(refusal(
-                RefusalCode::Unspecified,
-                "this host is managed now; reconnect",
-                AT_ONCE,
-            )));
-        }
-        if record.pending_adoption.is_some() && !self.told.reidentify {
-            self.told.reidentify = true;
-            let reason = "an operator decided that this machine takes over another host's identity"
-                .to_owned();
-            self.stream
-                .tell(gateway_frame::Body::Reidentify(Reidentify { reason }))
-                .await?;
-        }
-        if let Some(thresholds) = thresholds
-            && thresholds.heartbeat_ms != self.told.heartbeat_ms
-        {
-            self.told.heartbeat_ms = thresholds.heartbeat_ms;
-            let settings = Settings {
-                heartbeat_ms: thresholds.heartbeat_ms,
-            };
-            self.stream
-                .tell(gateway_frame::Body::Settings(settings))
-                .await?;
-        }
+        let Some(host) = host else { return Ok(()) };
         let trust = issue::trust(&self.app);
-        if trust.version > self.told.trust_version {
-            self.told.trust_version = trust.version;
-            self.stream.tell(gateway_frame::Body::Trust(trust)).await?;
-        }
-        // Promoted while this link was up: its certificate should come from the
-        // new authority, and a welcome is what asks for that.
-        if self.told.authority != self.app.ca.active_fingerprint() {
-            let spread = u32::from_be_bytes(crate::keys::random()) % SPREAD_MS;
-            let why = "another authority signs certificates; reconnect to renew";
-            return Err(End::Dismissed(refusal(
-                RefusalCode::Unspecified,
-                why,
-                Duration::from_millis(spread.into()),
-            )));
+        let wanted = Wanted {
+            host: &host,
+            heartbeat_ms,
+            trust_version: trust.version,
+            authority: self.app.ca.active_fingerprint(),
+            dice: u32::from_be_bytes(crate::keys::random()),
+            now: self.app.now(),
+        };
+        let news = look(&mut self.told, &self.proven, &wanted).map_err(End::Dismissed)?;
+        for tell in news {
+            let body = match tell {
+                Tell::Reidentify => gateway_frame::Body::Reidentify(Reidentify {
+                    reason:
+                        "an operator decided that this machine takes over another host's identity"
+                            .to_owned(),
+                }),
+                Tell::Settings { heartbeat_ms } => {
+                    gateway_frame::Body::Settings(Settings { heartbeat_ms })
+                }
+                Tell::Trust => gateway_frame::Body::Trust(trust.clone()),
+            };
+            self.stream.tell(body).await?;
         }
         Ok(())
     }
 
     /// Raises the counter on a live link.
     pub(super) async fn advance(&mut self) -> Result<(), End> {
-        let key = key_of::<HostSeenRecordV1>(self.proven.host);
-        let raised = edit::<HostSeenRecordV1>(&self.app, &key, |seen, _: &mut Batch| {
-            // One step at a time: an unconfirmed one is sent again as it is.
-            Ok(seen.map(|seen| HostSeenRecordV1 {
-                issued: seen.issued.max(seen.confirmed.saturating_add(1)),
-                ..seen
-            }))
+        let raised = edit_seen(&self.app, self.proven.host, |seen, _| {
+            Ok(Some(seen.advanced()))
         });
         match raised.await {
             Ok(Some(seen)) => {
@@ -179,14 +132,8 @@ impl Session {
         if stored.counter != self.issued {
             return Ok(());
         }
-        let key = key_of::<HostSeenRecordV1>(self.proven.host);
-        let written = edit::<HostSeenRecordV1>(&self.app, &key, |seen, _: &mut Batch| {
-            Ok(seen
-                .filter(|seen| stored.counter > seen.confirmed)
-                .map(|seen| HostSeenRecordV1 {
-                    confirmed: stored.counter,
-                    ..seen
-                }))
+        let written = edit_seen(&self.app, self.proven.host, |seen, _| {
+            Ok(seen.confirmed(stored.counter))
         });
         if let Err(error) = written.await {
             // The next hello confirms it as well.
@@ -252,96 +199,83 @@ impl Session {
             )
         };
         let spki = self.app.ca.csr_key(&renew.csr).map_err(invalid)?;
-        let own = self
-            .app
-            .catalog
-            .read()
-            .hosts
-            .get(&self.proven.host)
-            .cloned();
-        let own = own.ok_or_else(|| {
-            refusal(
-                RefusalCode::Unavailable,
-                "try again",
-                Duration::from_secs(5),
-            )
-        })?;
-        let (target, adopting) = match own.pending_adoption {
-            Some(original) => (original, true),
-            None => (self.proven.host, false),
-        };
         let app = &self.app;
+        let host_of = |id: HostId| {
+            let tables = app.catalog.read();
+            let record = tables.hosts.get(&id);
+            record.map(|record| record.decided())
+        };
+        let own = host_of(self.proven.host);
+        let own = own.ok_or_else(|| try_again(SHORTLY, app.now()))?;
+        let (target, asking) = match own.pending_adoption {
+            Some(original) => (original, Asking::Heir),
+            None => (
+                self.proven.host,
+                Asking::Holder {
+                    generation: self.proven.generation,
+                },
+            ),
+        };
         let now = app.now();
-        let counter = if adopting {
-            adopted_counter(app, target).await.map_err(failed)?
-        } else {
-            self.issued
+        let counter = match asking {
+            Asking::Heir => {
+                let current = host_of(target).and_then(|host| host.identity);
+                let again = place(current.as_ref(), &spki.0, asking).again;
+                inherited_counter(app, target, again)
+                    .await
+                    .map_err(failed)?
+            }
+            Asking::Holder { .. } => self.issued,
         };
         let mut grant = None;
-        let key = key_of::<HostRecordV1>(target);
-        let written = edit::<HostRecordV1>(app, &key, |found, batch| {
-            let Some(record) = found.filter(|record| record.membership != Membership::Retired)
-            else {
+        let written = edit_host(app, target, |host, batch| {
+            if !host.is_live() {
                 return Ok(None);
-            };
-            let current = record.identity.as_ref();
-            let current_generation = current.map_or(0, |identity| identity.generation);
-            let same_key = current.is_some_and(|identity| {
-                identity.spki_sha256 == spki.0 || identity.spki_sha256 == [0; 32]
-            });
-            let generation = if same_key && !adopting {
-                current_generation.max(1)
-            } else {
-                current_generation + 1
-            };
+            }
+            let place = place(host.identity.as_ref(), &spki.0, asking);
             let signed = issue::issue(
                 app,
                 &renew.csr,
-                record.workspace,
-                record.id,
-                generation,
+                host.workspace,
+                host.id,
+                place.generation,
                 counter,
             )
             .map_err(|error| crate::error::Error::invalid("csr", error.to_string()))?;
             grant = Some(signed.grant);
-            let previous = (!adopting && !same_key).then_some(self.proven.generation);
             let event = HostEvent::CertificateRenewed {
                 not_after: signed.identity.not_after,
             };
-            history(batch, record.id, now, event, None)?;
+            history(batch, host.id, now, event, None)?;
             Origin::host(self.proven.host, self.link.address.ip())
                 .entry(now, "host.certificate.renew")
-                .on(record.id)
-                .with("generation", generation)
-                .in_workspace(record.workspace, batch);
-            Ok(Some(HostRecordV1 {
-                identity: Some(IdentityV1 {
-                    previous,
-                    ..signed.identity
+                .on(host.id)
+                .with("generation", place.generation)
+                .in_workspace(host.workspace, batch);
+            Ok(Some(Host {
+                identity: Some(Identity {
+                    previous: place.previous,
+                    ..Identity::from(&signed.identity)
                 }),
-                ..record
+                ..host
             }))
         });
-        let record = written.await.map_err(failed)?;
-        let (Some(record), Some(grant)) = (record, grant) else {
+        let host = written.await.map_err(failed)?;
+        let (Some(host), Some(grant)) = (host, grant) else {
             return Err(refusal(
                 RefusalCode::Invalid,
                 "the host that this machine should become is gone",
                 Duration::from_secs(60),
             ));
         };
-        if adopting {
-            let generation = record.identity.as_ref().map(|identity| identity.generation);
-            edit::<HostRecordV1>(
-                app,
-                &key_of::<HostRecordV1>(own.id),
-                |found, _: &mut Batch| {
-                    Ok(found.map(|record| HostRecordV1 {
-                        adopting_generation: generation,
-                        ..record
-                    }))
-                },
-            )
+        if asking == Asking::Heir {
+            let generation = host.identity.map(|identity| identity.generation);
+            edit_host(app, own.id, |own, _| {
+                Ok(Some(Host {
+                    adopting_generation: generation,
+                    ..own
+                }))
+            })
             .await
             .map_err(failed)?;
         }
@@ -356,111 +290,61 @@ impl Session {
                 tracing::warn!(host.id = %self.proven.host, error = %error, "an uninstalled host could not be retired");
                 return Err(End::Goodbye(GoodbyeReason::Stopping));
             }
-            return Err(End::Dismissed(refusal(
-                RefusalCode::HostRetired,
-                "goodbye",
-                Duration::from_secs(300),
-            )));
+            return Err(End::Dismissed(deregistered(self.app.now())));
         }
         Err(End::Goodbye(reason))
     }
 
-    /// A token bucket against an agent that floods its control stream.
     fn spend(&mut self) -> Result<(), End> {
-        let now = tokio::time::Instant::now();
-        let refill = (now - self.allowance_at).as_secs_f64() * FRAMES_PER_SECOND;
-        self.allowance = (self.allowance + refill).min(FRAMES_BURST) - 1.0;
-        self.allowance_at = now;
-        if self.allowance >= 0.0 {
+        if self.allowance.spend(self.app.uptime()) {
             return Ok(());
         }
-        Err(End::Dismissed(refusal(
-            RefusalCode::RateLimited,
-            "too many frames on the control stream",
-            Duration::from_secs(30),
-        )))
+        Err(End::Dismissed(flooding(self.app.now())))
     }
 }
 
-/// The counter with which a machine begins its life as `host`: past everything
-/// that any copy of it can hold.
-async fn adopted_counter(app: &App, host: HostId) -> Result<u64> {
-    let now = app.now();
-    let key = key_of::<HostSeenRecordV1>(host);
-    let seen = edit::<HostSeenRecordV1>(app, &key, |seen, _: &mut Batch| {
-        let seen = seen.unwrap_or_else(|| HostSeenRecordV1::never(now));
-        let next = seen.issued.max(seen.confirmed).saturating_add(1);
-        Ok(Some(HostSeenRecordV1 {
-            issued: next,
-            confirmed: next,
-            ..seen
-        }))
+/// The counter with which a machine begins its life as `host`: past everything that
+/// any copy of it can hold. One that is told once more goes on where it is.
+async fn inherited_counter(app: &App, host: HostId, again: bool) -> Result<u64> {
+    let seen = edit_seen(app, host, |seen, _| {
+        Ok(Some(if again { seen } else { seen.taken_over() }))
     });
     Ok(seen.await?.map_or(1, |seen| seen.issued))
 }
 
 async fn retire_itself(app: &App, host: HostId, from: std::net::SocketAddr) -> Result<()> {
     let now = app.now();
-    edit::<HostRecordV1>(app, &key_of::<HostRecordV1>(host), |found, batch| {
-        let Some(record) = found.filter(|record| record.membership != Membership::Retired) else {
+    edit_host(app, host, |found, batch| {
+        let Some(gone) = found.retired(now) else {
             return Ok(None);
         };
-        history(
-            batch,
-            host,
-            now,
-            HostEvent::Retired {
-                reason: "uninstalled on the host".to_owned(),
-            },
-            None,
-        )?;
+        let reason = "uninstalled on the host".to_owned();
+        history(batch, host, now, HostEvent::Retired { reason }, None)?;
         Origin::host(host, from.ip())
             .entry(now, "host.retire")
             .on(host)
             .with("reason", "uninstalled")
-            .in_workspace(record.workspace, batch);
-        Ok(Some(crate::handlers::host::retired(&record, now)))
+            .in_workspace(found.workspace, batch);
+        Ok(Some(gone))
     })
     .await?;
     Ok(())
 }
 
-/// Writes down that a link ended, unless the host is linked again already or it
-/// is the gateway that goes.
-pub(super) async fn write_down_loss(app: &App, host: HostId, end: &End) {
-    let (reason, planned) = match end {
-        End::Lost(why) => (model::names::clean(why, 200), false),
-        End::Goodbye(GoodbyeReason::Stopping) => ("the agent was stopped".to_owned(), true),
-        End::Goodbye(GoodbyeReason::HostShutdown) => ("the host is shutting down".to_owned(), true),
-        End::Goodbye(GoodbyeReason::CarrierChange) | End::TakenOver | End::Stopping => return,
-        End::Goodbye(_) => ("the agent said goodbye".to_owned(), true),
-        End::Dismissed(why) => (why.message.clone(), true),
-    };
+/// Writes down that the link which was sent `issued` last has ended, unless the host
+/// is linked again already or it is the gateway that goes.
+pub(super) async fn write_down_loss(app: &App, host: HostId, issued: u64, end: &End) {
+    let Some(loss) = end.loss() else { return };
     if app.links.is_linked(host) {
         return;
     }
     let now = app.now();
-    let key = key_of::<HostSeenRecordV1>(host);
-    let written = edit::<HostSeenRecordV1>(app, &key, |seen, batch| {
-        let Some(seen) = seen.filter(|_| !app.links.is_linked(host)) else {
+    let written = edit_seen(app, host, |seen, batch| {
+        let Some((seen, event)) = seen.lost(issued, &loss, now) else {
             return Ok(None);
         };
-        history(
-            batch,
-            host,
-            now,
-            HostEvent::LinkLost {
-                reason: reason.clone(),
-            },
-            None,
-        )?;
-        Ok(Some(HostSeenRecordV1 {
-            connectivity: Connectivity::Late,
-            since: now,
-            last_seen_at: Some(now),
-            said_goodbye: planned,
-            ..seen
-        }))
+        history(batch, host, now, event, None)?;
+        Ok(Some(seen))
     });
     if let Err(error) = written.await {
         tracing::warn!(host.id = %host, error = %error, "the loss of a link was not written down");

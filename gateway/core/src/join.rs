@@ -1,0 +1,212 @@
+//! Whether a host that proved an identity is welcome: the order of questions.
+//!
+//! ```text
+//! hello ─ version? ─ known? ── no ──► Adopt ─┐
+//!                      │ yes                 ▼
+//!                      └──────────► retired? in force? too old?
+//!                                            │
+//!                 another process is linked ─┴─ counter in order
+//!                             │                       │
+//!                           Probe ── silent ──────►  Mark (the counter is raised)
+//!                             │ answers               │ a newcomer was faster: a clone
+//!                             ▼                       ▼
+//!                           Clone                   Settle ─► Welcome
+//! ```
+//!
+//! [`Join`] is a state machine: [`Join::next`] takes what came of the last step and
+//! what the gateway knows at this moment, and answers the next step. Between steps
+//! anything may happen, other newcomers of the same host included, so nothing is
+//! remembered that could have changed; what must not race is judged again by the
+//! write itself ([`crate::seen::Seen::welcomed`]).
+
+use std::time::Duration;
+
+use model::Timestamp;
+use protocol::v1::{Hello, Refusal, RefusalCode};
+
+use crate::clone::{Counters, Evidence, LiveLink, Newcomer, Verdict, after_probe, judge};
+use crate::host::Host;
+use crate::identity::{Identity, Proven};
+use crate::refuse::{self, LONG, SOON, refusal};
+
+/// For the old link to show that it lives. A live agent answers in a round trip.
+pub const PROBE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A newcomer on its way in.
+#[derive(Debug)]
+pub struct Join<'a> {
+    proven: Proven,
+    hello: &'a Hello,
+    adopted: bool,
+}
+
+/// What the gateway knows at this moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The host that the certificate names.
+    pub host: Option<Host>,
+    /// Whether its workspace is there.
+    pub workspace: bool,
+    /// Its counters.
+    pub counters: Option<Counters>,
+    /// Its link.
+    pub live: Option<LiveLink<'a>>,
+    /// For how long after its certificate's end a host may come back.
+    pub late_return: Duration,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What came of the last step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing was asked yet.
+    Nothing,
+    /// The host was taken in, or somebody else did.
+    Adopted,
+    /// Whether the old link answered within [`PROBE_WITHIN`].
+    Probed(bool),
+    /// What was observed is written, with the next counter; or a newcomer was
+    /// faster, and this one is the clone.
+    Marked(Result<(), Evidence>),
+    /// The identity that was used is settled.
+    Settled,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Put [`Host::adopted`] into the store, unless the host is there by now.
+    Adopt,
+    /// Ask the live link for a sign of life.
+    Probe,
+    /// Write [`crate::seen::Seen::welcomed`].
+    Mark,
+    /// Write [`Identity::used`], and retire those that [became](Host::became) this
+    /// host.
+    Settle,
+    /// Register the link and say welcome.
+    Welcome,
+    /// Quarantine it.
+    Clone(Evidence),
+    /// Say no.
+    Refuse(Refused),
+}
+
+/// A refusal, and whether it belongs into the audit trail.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// What to say.
+    pub refusal: Refusal,
+    /// Somebody uses an identity that was taken from it.
+    pub superseded: bool,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            superseded: false,
+        }
+    }
+}
+
+impl<'a> Join<'a> {
+    /// A newcomer that proved an identity and said hello.
+    pub fn new(proven: Proven, hello: &'a Hello) -> Self {
+        Self {
+            proven,
+            hello,
+            adopted: false,
+        }
+    }
+
+    /// The next step.
+    pub fn next(&mut self, done: Done, known: &Known<'_>) -> Step {
+        match done {
+            Done::Nothing => {
+                let (min, max) = (self.hello.version_min, self.hello.version_max);
+                if min > protocol::VERSION || max < protocol::VERSION_MIN {
+                    return Step::Refuse(refuse::version(LONG, known.now).into());
+                }
+                self.identify(known)
+            }
+            Done::Adopted => {
+                self.adopted = true;
+                self.identify(known)
+            }
+            Done::Probed(answered) => {
+                let verdict = after_probe(counters(known), self.newcomer(), answered);
+                self.follow(verdict, known)
+            }
+            Done::Marked(Ok(())) => Step::Settle,
+            Done::Marked(Err(evidence)) => Step::Clone(evidence),
+            Done::Settled => Step::Welcome,
+        }
+    }
+
+    fn identify(&mut self, known: &Known<'_>) -> Step {
+        let Some(host) = &known.host else {
+            return if self.adopted {
+                Step::Refuse(refuse::try_again(SOON, known.now).into())
+            } else if known.workspace {
+                Step::Adopt
+            } else {
+                let text =
+                    "this host's workspace is gone; reset the agent and join with a new token";
+                Step::Refuse(refusal(RefusalCode::HostRetired, text, LONG, known.now).into())
+            };
+        };
+        if let Err(refused) = identified(host, &self.proven, known) {
+            return Step::Refuse(refused);
+        }
+        let verdict = judge(counters(known), self.newcomer(), known.live);
+        self.follow(verdict, known)
+    }
+
+    fn follow(&self, verdict: Verdict, known: &Known<'_>) -> Step {
+        match verdict {
+            Verdict::Welcome { .. } => Step::Mark,
+            Verdict::Clone(evidence) => Step::Clone(evidence),
+            // A link that vanished between two looks leaves nobody to ask.
+            Verdict::Probe if known.live.is_some() => Step::Probe,
+            Verdict::Probe => Step::Mark,
+        }
+    }
+
+    fn newcomer(&self) -> Newcomer<'_> {
+        Newcomer {
+            counter: self.hello.counter,
+            instance: &self.hello.instance,
+            boot_id: &self.hello.boot_id,
+        }
+    }
+}
+
+/// A host whose record of observations is not there has been sent the first value
+/// and has confirmed nothing.
+fn counters(known: &Known<'_>) -> Counters {
+    known.counters.unwrap_or(Counters {
+        issued: 1,
+        confirmed: 0,
+    })
+}
+
+/// Whether the certificate is in force.
+fn identified(host: &Host, proven: &Proven, known: &Known<'_>) -> Result<(), Refused> {
+    if !host.is_live() {
+        return Err(refuse::retired(known.now).into());
+    }
+    let Some(Identity { not_after, .. }) = host.accepts(proven.workspace, proven.generation) else {
+        return Err(Refused {
+            refusal: refuse::superseded(known.now),
+            superseded: true,
+        });
+    };
+    if proven.expired && known.now.since(*not_after) > known.late_return {
+        let text =
+            "the certificate expired too long ago; reset the agent and join with a new token";
+        return Err(refusal(RefusalCode::CertificateExpired, text, LONG, known.now).into());
+    }
+    Ok(())
+}
