@@ -12,11 +12,15 @@
 //! * `race`: the ladder, one attempt over both rungs;
 //! * `session`: one link that the gateway has welcomed;
 //! * [`backoff`], [`refusal`]: how long to wait, after what;
+//! * [`bounds`]: how long a host stays away, at most;
+//! * [`held`]: the counter of an identity that replaces another one;
 //! * [`facts`]: parsers of what the kernel says about a host.
 
 pub mod agent;
 pub mod backoff;
+pub mod bounds;
 pub mod facts;
+pub mod held;
 pub mod io;
 mod race;
 pub mod refusal;

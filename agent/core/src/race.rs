@@ -24,13 +24,13 @@ use crate::time::Mono;
 /// which a host behind a closed firewall should be linked.
 pub(crate) const HEAD_START: Duration = Duration::from_secs(2);
 /// Time for a dial, DNS and proxy included.
-const DIAL_LIMIT: Duration = Duration::from_secs(12);
+pub(crate) const DIAL_LIMIT: Duration = Duration::from_secs(12);
 /// Time for a welcome. A gateway that restarted admits its agents a few at a time,
 /// and giving up early would only put them back at the end of the queue.
-const JOIN_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const JOIN_LIMIT: Duration = Duration::from_secs(20);
 /// The same while the other rung has not been heard: a path that swallows large
 /// packets looks like a slow gateway.
-const JOIN_LIMIT_ALTERNATIVE: Duration = Duration::from_secs(6);
+pub(crate) const JOIN_LIMIT_ALTERNATIVE: Duration = Duration::from_secs(6);
 
 #[derive(Debug)]
 pub(crate) struct Race {

@@ -34,7 +34,7 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// trips. A range for the same reason as above.
 const QUIET: (Duration, Duration) = (Duration::from_millis(6500), Duration::from_secs(8));
 /// However fast the beat, a link is not declared dead sooner.
-const DEAD_FLOOR: Duration = Duration::from_secs(5);
+pub(crate) const DEAD_FLOOR: Duration = Duration::from_secs(5);
 /// A clock that went this far between two looks belongs to a machine that slept; its
 /// acknowledgements have had no chance.
 const SLEPT: Duration = Duration::from_secs(30);

@@ -39,6 +39,71 @@ pub struct Now {
     pub wall: Timestamp,
 }
 
+/// What is known of true time.
+///
+/// A machine without a battery starts in 1970 and would otherwise refuse every
+/// gateway for ever. What the gateway said on an authenticated link, carried on by
+/// the monotonic clock, is believed; before the first link of a process, the system's
+/// time but never less than a time that has certainly passed.
+#[derive(Clone, Copy, Debug)]
+pub struct WallClock {
+    floor: Timestamp,
+    sample: Option<Sample>,
+}
+
+/// One reading of the gateway's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// What the gateway said.
+    pub gateway: Timestamp,
+    /// What the system's clock said then.
+    pub system: Timestamp,
+    at: Mono,
+}
+
+impl Sample {
+    /// How far the system's clock is ahead, in milliseconds.
+    pub fn skew_ms(&self) -> i64 {
+        self.system
+            .as_millis()
+            .saturating_sub(self.gateway.as_millis())
+    }
+}
+
+impl WallClock {
+    /// A clock that knows it is later than `floor`.
+    pub fn new(floor: Timestamp) -> Self {
+        Self {
+            floor,
+            sample: None,
+        }
+    }
+
+    /// The best guess of true time.
+    pub fn best(&self, system: Timestamp, mono: Mono) -> Timestamp {
+        match self.sample {
+            Some(sample) => sample.gateway.saturating_add(mono.since(sample.at)),
+            None => system.max(self.floor),
+        }
+    }
+
+    /// Learns the gateway's time. Zero is a gateway that did not say.
+    pub fn learn(&mut self, gateway_ms: i64, system: Timestamp, mono: Mono) {
+        if gateway_ms > 0 {
+            self.sample = Some(Sample {
+                gateway: Timestamp::from_millis(gateway_ms),
+                system,
+                at: mono,
+            });
+        }
+    }
+
+    /// The latest reading of the gateway's time.
+    pub fn sample(&self) -> Option<Sample> {
+        self.sample
+    }
+}
+
 /// A small generator (splitmix64) that spreads one random seed over the few choices
 /// an event may need. Jitter only: nothing secret comes from here.
 #[derive(Debug)]
@@ -65,5 +130,27 @@ impl Dice {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn a_clock_in_1970_is_not_believed_and_a_gateway_is() {
+        let mono = Mono::from_origin(Duration::from_secs(100));
+        let mut clock = WallClock::new(at(5_000));
+        assert_eq!(clock.best(at(1_000), mono), at(5_000));
+        assert_eq!(clock.best(at(9_000), mono), at(9_000));
+        clock.learn(0, at(1_000), mono);
+        assert_eq!(clock.sample(), None);
+        clock.learn(7_000, at(1_000), mono);
+        let later = mono.after(Duration::from_secs(3));
+        assert_eq!(clock.best(at(999_999), later), at(10_000));
     }
 }

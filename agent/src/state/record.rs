@@ -1,5 +1,6 @@
 //! The identity: how it lies on disk, and how it comes from a grant.
 
+use agent_core::held::{Held, counter_after};
 use data_encoding::BASE64;
 use link::identity::{CertIdentity, Role, SpkiSha256};
 use link::trust::{TrustBundle, TrustError};
@@ -200,12 +201,13 @@ pub(super) fn identity_of(
     if !same {
         return Err(GrantError::Ids);
     }
-    // A renewal leaves the counter where it is; another identity begins its own.
-    let same = |before: &&Identity| (before.host, before.generation) == (host, generation);
-    let counter = before
-        .filter(same)
-        .map_or(0, |before| before.counter)
-        .max(grant.counter);
+    let held = |host, generation, counter| Held {
+        host,
+        generation,
+        counter,
+    };
+    let before = before.map(|it| held(it.host, it.generation, it.counter));
+    let counter = counter_after(before.as_ref(), &held(host, generation, grant.counter));
     Ok(Identity {
         deployment,
         workspace,

@@ -33,10 +33,13 @@ use crate::refuse::{self, LONG, SOON, refusal};
 pub const PROBE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A newcomer on its way in.
-#[derive(Debug)]
-pub struct Join<'a> {
+#[derive(Clone, Debug)]
+pub struct Join {
     proven: Proven,
-    hello: &'a Hello,
+    versions: (u32, u32),
+    counter: u64,
+    instance: Vec<u8>,
+    boot_id: String,
     adopted: bool,
 }
 
@@ -111,12 +114,15 @@ impl From<Refusal> for Refused {
     }
 }
 
-impl<'a> Join<'a> {
+impl Join {
     /// A newcomer that proved an identity and said hello.
-    pub fn new(proven: Proven, hello: &'a Hello) -> Self {
+    pub fn new(proven: Proven, hello: &Hello) -> Self {
         Self {
             proven,
-            hello,
+            versions: (hello.version_min, hello.version_max),
+            counter: hello.counter,
+            instance: hello.instance.clone(),
+            boot_id: hello.boot_id.clone(),
             adopted: false,
         }
     }
@@ -125,7 +131,7 @@ impl<'a> Join<'a> {
     pub fn next(&mut self, done: Done, known: &Known<'_>) -> Step {
         match done {
             Done::Nothing => {
-                let (min, max) = (self.hello.version_min, self.hello.version_max);
+                let (min, max) = self.versions;
                 if min > protocol::VERSION || max < protocol::VERSION_MIN {
                     return Step::Refuse(refuse::version(LONG, known.now).into());
                 }
@@ -176,9 +182,9 @@ impl<'a> Join<'a> {
 
     fn newcomer(&self) -> Newcomer<'_> {
         Newcomer {
-            counter: self.hello.counter,
-            instance: &self.hello.instance,
-            boot_id: &self.hello.boot_id,
+            counter: self.counter,
+            instance: &self.instance,
+            boot_id: &self.boot_id,
         }
     }
 }
