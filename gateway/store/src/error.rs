@@ -82,6 +82,14 @@ pub enum Unavailable {
     /// again before it does anything else.
     #[error("disk error: {0}")]
     Io(String),
+    /// The disk did not confirm what was written. What the operating system now
+    /// says the file holds proves nothing, so the store is of no further use: it
+    /// must be opened anew by a process that has seen none of it.
+    #[error(
+        "the disk did not confirm a write ({0}); everything acknowledged before is safe, \
+         what was being written may be lost: look at the disk (dmesg, SMART) and start again"
+    )]
+    SyncFailed(String),
     /// The file is damaged.
     #[error("the store is corrupt: {0}")]
     Corrupt(String),

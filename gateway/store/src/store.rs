@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use crate::{Batch, CommitError, Key, Lease, Prefix, ReadError};
+use crate::{Batch, CommitError, Key, Lease, Prefix, ReadError, Stats};
 
 /// The most items in one page of [`Store::list`].
 pub const MAX_PAGE_ITEMS: usize = 1000;
@@ -160,4 +160,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// What this engine is.
     fn caps(&self) -> Caps;
+
+    /// What its writer has done and what waits for it. An engine whose writing is
+    /// elsewhere answers zeros.
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
 }

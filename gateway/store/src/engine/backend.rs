@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{BackendError, StorageBackend};
@@ -19,7 +19,24 @@ use redb::{BackendError, StorageBackend};
 #[derive(Clone)]
 pub struct Disk {
     kind: Kind,
-    header_writes: Arc<AtomicU64>,
+    seen: Arc<Seen>,
+}
+
+/// What went through all backends of one disk.
+#[derive(Debug, Default)]
+struct Seen {
+    header_writes: AtomicU64,
+    /// What the last sync that failed said.
+    failed_sync: Mutex<Option<FailedSync>>,
+}
+
+/// A sync that failed.
+#[derive(Clone, Debug)]
+pub(super) struct FailedSync {
+    /// Why, as the system says it.
+    pub(super) why: String,
+    /// Only for want of room. That is known to pass.
+    pub(super) full: bool,
 }
 
 /// redb's header is at the start of the first page. A commit is nothing before
@@ -53,14 +70,34 @@ impl Disk {
     fn new(kind: Kind) -> Self {
         Self {
             kind,
-            header_writes: Arc::default(),
+            seen: Arc::default(),
         }
     }
 
     /// How often somebody tried to write the header. What did not move this did
     /// not commit.
     pub(super) fn header_writes(&self) -> u64 {
-        self.header_writes.load(Ordering::SeqCst)
+        self.seen.header_writes.load(Ordering::SeqCst)
+    }
+
+    /// The sync that failed since this was last asked.
+    pub(super) fn take_failed_sync(&self) -> Option<FailedSync> {
+        self.seen.lock().take()
+    }
+
+    /// Has the next reader read the disk instead of memory. After a failed sync the
+    /// kernel calls pages clean that never reached the disk (Linux since 4.13, most
+    /// file systems), and would show them to whoever opens the file until it needs
+    /// the memory: a commit would be seen today and be gone tomorrow.
+    pub(super) fn forget_cached(&self) {
+        let Kind::File(path) = &self.kind else { return };
+        let forgotten = File::open(path).and_then(|file| {
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            Ok(())
+        });
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "cached pages of the store could not be dropped");
+        }
     }
 
     pub(super) fn is_durable(&self) -> bool {
@@ -78,7 +115,7 @@ impl Disk {
         };
         Ok(Backend {
             backend,
-            header_writes: Arc::clone(&self.header_writes),
+            seen: Arc::clone(&self.seen),
         })
     }
 }
@@ -97,7 +134,15 @@ impl fmt::Debug for Disk {
 #[derive(Debug)]
 pub(super) struct Backend {
     backend: Arc<dyn StorageBackend>,
-    header_writes: Arc<AtomicU64>,
+    seen: Arc<Seen>,
+}
+
+impl Seen {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<FailedSync>> {
+        self.failed_sync
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl StorageBackend for Backend {
@@ -114,12 +159,20 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.backend.sync_data()
+        self.backend.sync_data().inspect_err(|error| {
+            *self.seen.lock() = Some(FailedSync {
+                why: error.to_string(),
+                full: matches!(
+                    error.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ),
+            });
+        })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         if offset < HEADER_END {
-            self.header_writes.fetch_add(1, Ordering::SeqCst);
+            self.seen.header_writes.fetch_add(1, Ordering::SeqCst);
         }
         self.backend.write(offset, data)
     }

@@ -21,10 +21,14 @@
 //! blocking pool.
 //!
 //! *Errors of the disk.* After the first one redb refuses all further use of the
-//! open file, and so do we: what the page cache says after a failed fsync proves
-//! nothing. The writer closes the file, opens it again like after a crash, and
-//! reads from it whether the group had become part of it. Only if that cannot be
-//! found out is a batch answered with `Unknown`.
+//! open file, and so do we. A read or a write that failed (a full disk above all):
+//! the writer closes the file, opens it again like after a crash, and reads from it
+//! whether the group had become part of it. Only if that cannot be found out is a
+//! batch answered with `Unknown`. An fsync that failed is another matter: what the
+//! page cache says from then on proves nothing, and a second fsync that succeeds
+//! proves nothing either. The store drops what is cached, stops for good and says
+//! so ([`RedbStore::failed`]); its owner ends the process, and the next one reads
+//! what the disk holds. In doubt that costs a restart, never an acknowledged write.
 //!
 //! Modules: `open` gets from a path to a checked file, `migrate` from an older
 //! format to this one, `tables` is what lies in the file, `apply` is one batch
@@ -49,7 +53,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 pub use self::backend::Disk;
 pub use self::open::{Identity, OpenError, OpenOptions, Verify};
@@ -85,6 +89,8 @@ struct Shared {
     history: Arc<History>,
     leases: LeaseTable,
     counters: Counters,
+    /// Why the store stopped for good.
+    failed: watch::Sender<Option<Unavailable>>,
 }
 
 /// What the writer has done since the store was opened.
@@ -149,6 +155,7 @@ impl RedbStore {
             history: Arc::new(History::new(rev, options.history)),
             leases: LeaseTable::default(),
             counters: Counters::default(),
+            failed: watch::Sender::new(None),
         });
         let writer = Writer::new(Arc::clone(&shared), opened.db, rev, options);
         let thread = std::thread::Builder::new()
@@ -175,18 +182,13 @@ impl RedbStore {
         self.shared.history.tip()
     }
 
-    /// What the writer has done so far.
-    pub fn stats(&self) -> Stats {
-        let counters = &self.shared.counters;
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Stats {
-            groups: of(&counters.groups),
-            batches: of(&counters.batches),
-            conflicts: of(&counters.conflicts),
-            writing: Duration::from_micros(of(&counters.writing_us)),
-            queued: self.shared.queue.len() as u64,
-            reopened: of(&counters.reopened),
-        }
+    /// Waits until the store has stopped for good, and says why. Nothing but a new
+    /// process helps then. Never answers while the store works or heals by itself.
+    pub async fn failed(&self) -> Unavailable {
+        let mut failed = self.shared.failed.subscribe();
+        let stopped = failed.wait_for(Option::is_some).await;
+        let why = stopped.ok().and_then(|why| why.clone());
+        why.unwrap_or(Unavailable::Closed) // The sender lives as long as we do.
     }
 
     /// Writes what waits, ends every watch, closes the file.
@@ -301,6 +303,19 @@ impl Store for RedbStore {
             shared: false,
         }
     }
+
+    fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            groups: of(&counters.groups),
+            batches: of(&counters.batches),
+            conflicts: of(&counters.conflicts),
+            writing: Duration::from_micros(of(&counters.writing_us)),
+            queued: self.shared.queue.len() as u64,
+            reopened: of(&counters.reopened),
+        }
+    }
 }
 
 impl LeaseControl for Shared {
@@ -365,6 +380,13 @@ impl Shared {
         let joined = tokio::task::spawn_blocking(read).await;
         joined.unwrap_or_else(|_cancelled| Err(Unavailable::Closed.into()))
     }
+}
+
+/// Makes the store in the file at `path` claim to be of another format, as a later
+/// release would have left it.
+#[cfg(any(test, feature = "testing"))]
+pub fn stamp_format(path: &Path, format: u32) -> Result<(), OpenError> {
+    open::stamp_format(&Disk::file(path), format)
 }
 
 /// redb may panic on a page that is not what its checksums said at the start.

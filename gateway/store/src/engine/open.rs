@@ -138,7 +138,8 @@ pub struct Identity {
     pub format: u32,
 }
 
-/// Why a store was not opened. Nothing in the file was changed.
+/// Why a store was not opened. Nothing that it holds was changed; redb may have
+/// recovered the file from a crash first.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -160,7 +161,10 @@ pub enum OpenError {
     #[error("the file is not a store of this gateway")]
     NotAStore,
     /// The file is damaged.
-    #[error("the store is damaged ({what}); restore the latest copy")]
+    #[error(
+        "the store is damaged ({what}) and was left as it is; keep the file, and put the latest \
+         backup in its place with `loopback-gateway restore`"
+    )]
     Corrupt {
         /// How it shows.
         what: String,
@@ -376,6 +380,21 @@ fn stamp(db: &Database, options: &OpenOptions) -> Result<(), OpenError> {
     let fingerprint = options.audit_key.fingerprint();
     table
         .insert(meta::AUDIT_KEY, fingerprint.as_slice())
+        .map_err(unavailable)?;
+    drop(table);
+    txn.commit().map_err(unavailable)?;
+    Ok(())
+}
+
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn stamp_format(disk: &Disk, format: u32) -> Result<(), OpenError> {
+    let options = OpenOptions::new(AuditChainKey::new([0; 32]));
+    let db = open_database(disk, &options, Verify::Always)?;
+    let mut txn = db.begin_write().map_err(unavailable)?;
+    txn.set_quick_repair(true);
+    let mut table = txn.open_table(META).map_err(unavailable)?;
+    table
+        .insert(meta::FORMAT, format.to_be_bytes().as_slice())
         .map_err(unavailable)?;
     drop(table);
     txn.commit().map_err(unavailable)?;

@@ -1,5 +1,6 @@
 //! What only the embedded engine promises: files, crashes, groups, migrations.
 
+mod crash;
 mod faults;
 mod files;
 

@@ -31,6 +31,8 @@ pub(super) struct Writer {
     retry_at: Option<Instant>,
     /// The next open has to look at every page.
     suspicious: bool,
+    /// Why the file is not opened again by this process.
+    given_up: Option<Unavailable>,
 }
 
 /// A group as it would be, and what each batch would be told.
@@ -51,6 +53,7 @@ impl Writer {
             ending: BTreeSet::new(),
             retry_at: None,
             suspicious: false,
+            given_up: None,
         }
     }
 
@@ -109,7 +112,15 @@ impl Writer {
                     Ok(()) => Ok(prepared),
                     Err(error) => {
                         let begun = self.shared.disk.header_writes() > header_writes;
-                        self.recover(error, prepared.filter(|_| begun))
+                        let prepared = prepared.filter(|_| begun);
+                        match self.shared.disk.take_failed_sync() {
+                            Some(failed) if !failed.full => Err(self.give_up(failed.why, begun)),
+                            Some(_) => {
+                                self.shared.disk.forget_cached();
+                                self.recover(error, prepared)
+                            }
+                            None => self.recover(error, prepared),
+                        }
                     }
                 }
             });
@@ -120,7 +131,16 @@ impl Writer {
                 self.acknowledge(group, written);
             }
             Err(error) => {
-                self.retry_at = Some(Instant::now() + RETRY);
+                if let Some(failed) = self.shared.disk.take_failed_sync()
+                    && !failed.full
+                {
+                    // While it was opened again.
+                    self.give_up(failed.why, false);
+                }
+                match self.given_up {
+                    Some(_) => self.ending.clear(),
+                    None => self.retry_at = Some(Instant::now() + RETRY),
+                }
                 for (_, answer, _) in group {
                     let _ = answer.send(Err(error.clone())); // Nobody may be waiting.
                 }
@@ -206,12 +226,39 @@ impl Writer {
         })
     }
 
+    /// After a sync that failed. Trying it again would succeed and mean nothing, and
+    /// opening the file in here would trust what this process and the kernel
+    /// remember of it. So the file is closed, and whoever owns the store is told to
+    /// end and start anew ([`RedbStore::failed`](super::RedbStore::failed)).
+    fn give_up(&mut self, why: String, begun: bool) -> CommitError {
+        tracing::error!(
+            error = %why, rev = %self.rev,
+            "the disk did not confirm a write; the store stops and must be opened anew"
+        );
+        let why = Unavailable::SyncFailed(why);
+        let shared = Arc::clone(&self.shared);
+        let mut snapshot = lock_snapshot(&shared);
+        *snapshot = Err(why.clone());
+        drop(self.db.take()); // It is broken already: closing it has no error to tell.
+        // Closing wrote and synced once more, to no avail or to some: nobody waits for it.
+        shared.disk.take_failed_sync();
+        shared.disk.forget_cached();
+        drop(snapshot);
+        self.given_up = Some(why.clone());
+        shared.failed.send_replace(Some(why.clone()));
+        match begun {
+            true => CommitError::Unknown,
+            false => why.into(),
+        }
+    }
+
     /// Closes the file, opens it like after a crash, and looks whether the group
     /// is in it. `prepared` is the group if its commit had begun.
     ///
-    /// That is sound after a failed fsync too. redb commits in two phases: what
-    /// the failed first one wrote is referenced by nothing and written anew by
-    /// whoever needs the pages; the second is one byte in the header, which
+    /// A sync that failed comes here only when the disk was full. That is sound
+    /// because redb commits in two phases and what the kernel remembers was dropped:
+    /// what the failed first phase wrote is referenced by nothing and written anew
+    /// by whoever needs the pages; the second is one byte in the header, which
     /// opening the file writes and syncs again.
     fn recover(
         &mut self,
@@ -230,9 +277,10 @@ impl Writer {
     }
 
     fn ensure_open(&mut self) -> Result<(), Unavailable> {
-        match self.db {
-            Some(_) => Ok(()),
-            None => self.reopen(None).map(|_| ()),
+        match (&self.given_up, &self.db) {
+            (Some(why), _) => Err(why.clone()),
+            (None, Some(_)) => Ok(()),
+            (None, None) => self.reopen(None).map(|_| ()),
         }
     }
 
@@ -243,6 +291,9 @@ impl Writer {
         let mut snapshot = lock_snapshot(&shared);
         *snapshot = Err(Unavailable::Closed);
         drop(self.db.take()); // It is broken already: closing it has no error to tell.
+        if shared.disk.take_failed_sync().is_some() {
+            shared.disk.forget_cached();
+        }
         let verify = if self.suspicious {
             Verify::Always
         } else {

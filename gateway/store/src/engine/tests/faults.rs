@@ -28,6 +28,10 @@ struct Faults {
     sync_failures: AtomicU64,
     /// Even opening fails.
     dead: AtomicBool,
+    /// Writes fail with an error of the device.
+    broken: AtomicBool,
+    /// What a failing sync says; "sync lost" when empty.
+    sync_full: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -89,10 +93,16 @@ impl StorageBackend for FaultyDisk {
             return Ok(());
         }
         count_down(&self.0.sync_failures);
-        Err(io::Error::other("sync lost"))
+        match self.0.sync_full.load(Ordering::SeqCst) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Err(io::Error::other("sync lost")),
+        }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        if self.0.broken.load(Ordering::SeqCst) {
+            return Err(io::Error::other("no answer"));
+        }
         let new = self.0.written.lock().unwrap().insert(offset / 4096);
         if new && self.0.full.load(Ordering::SeqCst) {
             self.0.written.lock().unwrap().remove(&(offset / 4096));
@@ -212,7 +222,7 @@ async fn closing_writes_what_waits_and_refuses_what_comes_later() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself() {
+async fn abuse_41_a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself() {
     let (faults, disk) = Faults::disk();
     let store = RedbStore::open_on(disk, options()).unwrap();
     store.commit(put("k", "old")).await.unwrap();
@@ -240,25 +250,76 @@ async fn settled(disk: Disk) -> RedbStore {
 }
 
 #[tokio::test]
-async fn a_commit_whose_first_sync_fails_did_not_happen() {
-    let (faults, disk) = Faults::disk();
-    let store = settled(disk).await;
-    faults.fail_syncs(0, 1);
-    let answer = store.commit(put("k", "new")).await;
-    assert_eq!(answer, Err(Unavailable::Io("sync lost".to_owned()).into()));
-    assert_eq!(value(&store, "k").await.as_deref(), Some("old"));
+async fn abuse_42_a_failed_sync_stops_the_store_for_good_and_the_next_process_finds_all() {
+    for good_syncs in [0, 1] {
+        let (faults, disk) = Faults::disk();
+        let store = settled(disk.clone()).await;
+        let acknowledged = store.rev();
+        faults.fail_syncs(good_syncs, 1);
+        let mut batch = put("k", "new");
+        batch.request_id(RequestId([4; 16]));
+        let unknown = store.commit(batch.clone()).await;
+        assert_eq!(unknown, Err(CommitError::Unknown), "{good_syncs}");
+
+        // The next sync would work. It is not asked.
+        let syncs = faults.syncs.load(Ordering::SeqCst);
+        let stopped = Unavailable::SyncFailed("sync lost".to_owned());
+        assert_eq!(store.failed().await, stopped);
+        let refused = store.commit(put("z", "never")).await;
+        assert_eq!(refused, Err(stopped.clone().into()));
+        let read = store.get(&key("k"), Read::Linearizable).await;
+        assert_eq!(read, Err(stopped.into()));
+        assert_eq!(faults.syncs.load(Ordering::SeqCst), syncs);
+        store.close().await;
+
+        let store = RedbStore::open_on(disk, options()).unwrap();
+        assert!(store.rev() >= acknowledged);
+        let before = store.rev();
+        let rev = store.commit(batch.clone()).await.unwrap();
+        assert_eq!(store.commit(batch).await, Ok(rev));
+        assert!(rev.0 - before.0 <= 1, "it happened once");
+        assert_eq!(rev.0 - acknowledged.0, 1);
+        assert_eq!(value(&store, "k").await.as_deref(), Some("new"));
+        assert_eq!(value(&store, "z").await, None);
+    }
 }
 
 #[tokio::test]
-async fn a_commit_whose_last_sync_fails_happened_if_the_reopened_file_says_so() {
+async fn a_store_that_works_never_says_that_it_failed() {
     let (faults, disk) = Faults::disk();
     let store = settled(disk).await;
-    let mut events = store.watch(&Prefix::all(), store.rev()).await.unwrap();
-    faults.fail_syncs(1, 1);
-    let rev = store.commit(put("k", "new")).await.unwrap();
-    assert_eq!(store.stats().reopened, 1);
-    assert_eq!(value(&store, "k").await.as_deref(), Some("new"));
-    assert!(matches!(events.next().await, Some(Event::Put { item, .. }) if item.rev == rev));
+    faults.full.store(true, Ordering::SeqCst);
+    store
+        .commit(put("k", &"v".repeat(100_000)))
+        .await
+        .unwrap_err();
+    assert!(store.failed().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn abuse_41_a_sync_without_room_heals_and_says_what_became_of_the_commit() {
+    for (good_syncs, happened) in [(0, false), (1, true)] {
+        let (faults, disk) = Faults::disk();
+        let store = settled(disk).await;
+        let mut events = store.watch(&Prefix::all(), store.rev()).await.unwrap();
+        faults.sync_full.store(true, Ordering::SeqCst);
+        faults.fail_syncs(good_syncs, 1);
+        let answer = store.commit(put("k", "new")).await;
+        assert_eq!(store.stats().reopened, 1);
+        match happened {
+            false => {
+                assert_eq!(answer, Err(Unavailable::StorageFull.into()));
+                assert_eq!(value(&store, "k").await.as_deref(), Some("old"));
+            }
+            true => {
+                let rev = answer.unwrap();
+                assert_eq!(value(&store, "k").await.as_deref(), Some("new"));
+                let told = events.next().await;
+                assert!(matches!(told, Some(Event::Put { item, .. }) if item.rev == rev));
+            }
+        }
+        store.commit(put("k", "newer")).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -268,6 +329,7 @@ async fn an_unknown_outcome_is_settled_by_the_request_id() {
         let store = settled(disk).await;
         let before = store.rev();
         let mut events = store.watch(&Prefix::all(), before).await.unwrap();
+        faults.sync_full.store(true, Ordering::SeqCst);
         faults.fail_syncs(good_syncs, u64::MAX);
         let mut batch = put("k", "new");
         batch.request_id(RequestId([4; 16]));
@@ -286,12 +348,12 @@ async fn an_unknown_outcome_is_settled_by_the_request_id() {
 }
 
 #[tokio::test]
-async fn a_disk_that_went_away_comes_back_without_a_restart() {
+async fn abuse_42_a_disk_that_went_away_comes_back_without_a_restart() {
     let (faults, disk) = Faults::disk();
     let store = RedbStore::open_on(disk, options()).unwrap();
     store.commit(put("k", "v")).await.unwrap();
     faults.dead.store(true, Ordering::SeqCst);
-    faults.fail_syncs(0, u64::MAX);
+    faults.broken.store(true, Ordering::SeqCst);
     store.commit(put("k", "w")).await.unwrap_err();
     let read = store.get(&key("k"), Read::Linearizable).await;
     assert!(matches!(
@@ -300,7 +362,7 @@ async fn a_disk_that_went_away_comes_back_without_a_restart() {
     ));
 
     faults.dead.store(false, Ordering::SeqCst);
-    faults.fail_syncs(0, 0);
+    faults.broken.store(false, Ordering::SeqCst);
     wait_until("reads by themselves", async || {
         store.get(&key("k"), Read::Linearizable).await.is_ok()
     })

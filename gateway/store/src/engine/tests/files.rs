@@ -81,7 +81,7 @@ fn an_empty_foreign_or_cut_file_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn damage_anywhere_in_use_is_found_when_opening_or_harmless() {
+async fn abuse_43_damage_anywhere_in_use_is_found_when_opening_or_harmless() {
     let (folder, path) = folder();
     let store = RedbStore::open(&path, options()).unwrap();
     for n in 0..300 {
@@ -167,7 +167,7 @@ const FAIL: Migration = |txn| {
 };
 
 #[tokio::test]
-async fn migrations_run_once_each_in_order_and_a_newer_file_is_refused() {
+async fn abuse_47_migrations_run_once_each_in_order_and_a_newer_file_is_refused() {
     let (_folder, path) = folder();
     let store = RedbStore::open(&path, options()).unwrap();
     store.commit(put("greeting", "hello")).await.unwrap();
