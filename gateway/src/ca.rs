@@ -154,13 +154,24 @@ impl CertificateAuthority {
         https: HttpsSource,
         now: Timestamp,
     ) -> Result<Self, CaError> {
+        Self::create_missing(dir, deployment, now)?;
+        Self::load(dir, deployment, https, now)
+    }
+
+    /// Makes the first authority in `dir` if there is none: for a deployment without
+    /// state, and before it has any.
+    pub fn create_missing(
+        dir: &Path,
+        deployment: DeploymentId,
+        now: Timestamp,
+    ) -> Result<(), CaError> {
         files::ensure_private_dir(dir)?;
         let path = dir.join(FILE);
         if files::read_private(&path, FILE_LIMIT)?.is_none() {
             let state = State::first(deployment, now)?;
             files::create_private(&path, &state.to_bytes())?;
         }
-        Self::load(dir, deployment, https, now)
+        Ok(())
     }
 
     /// Reads the authorities in `dir`. Absent is an error.
@@ -256,7 +267,8 @@ impl CertificateAuthority {
     }
 
     /// A certificate for this gateway's end of links, with a new key, and when to ask
-    /// for the next one: at half of its life, or sooner after a rotation.
+    /// for the next one: at half of its life, or sooner after a rotation or when the
+    /// clock is set back behind its beginning.
     pub fn issue_gateway(&self, now: Timestamp) -> Result<(Credentials, Timestamp), CaError> {
         let key = profile::new_key()?;
         let identity = CertIdentity::Gateway {

@@ -115,6 +115,15 @@ impl From<CommitError> for Error {
             CommitError::Conflict { .. } => Self::conflict(
                 "somebody else changed this at the same moment; look again and retry",
             ),
+            // 503 rather than 500: the caller can do something about it.
+            CommitError::Unknown => {
+                tracing::warn!("the outcome of a commit is unknown");
+                Self::unavailable(
+                    "the gateway's disk failed while this was being written: it was done or it \
+                     was not; repeat it with the same idempotency key, or look before you repeat it",
+                    Duration::from_secs(5),
+                )
+            }
             CommitError::TooLarge { .. } => Self::new(
                 ProblemCode::BodyTooLarge,
                 "the change is too large for one request",

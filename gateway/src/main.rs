@@ -103,6 +103,9 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log.filter).context("read the log filter")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would complain about a standard error that cannot be written (a log file on a full
+        // disk) on that very standard error, and panic because it cannot.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => builder.with_ansi(false).init(),

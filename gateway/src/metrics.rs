@@ -6,9 +6,10 @@
 //! pass `&'static str` to make that hard to get wrong.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use gateway_store::CommitError;
+use gateway_store::{CommitError, Stats};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -44,6 +45,18 @@ pub struct Metrics {
     pub audit_entries: Counter,
     /// HTTP connections open.
     pub http_connections: Gauge,
+    store: StoreMetrics,
+}
+
+/// The store's writer, as it was when somebody last asked. Batches over groups is how
+/// many writes share one fsync: it grows when the disk is slow, and so does the queue.
+#[derive(Clone, Debug, Default)]
+struct StoreMetrics {
+    groups: Counter,
+    batches: Counter,
+    writing_seconds: Counter<f64, AtomicU64>,
+    queued: Gauge,
+    reopened: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,6 +118,7 @@ impl Metrics {
             heartbeats: Counter::default(),
             audit_entries: Counter::default(),
             http_connections: Gauge::default(),
+            store: StoreMetrics::default(),
             registry: Arc::default(),
         };
         registry.register(
@@ -147,6 +161,32 @@ impl Metrics {
             "audit_entries",
             "Audit entries written",
             metrics.audit_entries.clone(),
+        );
+        let store = &metrics.store;
+        registry.register(
+            "store_groups",
+            "Transactions of the store that reached the disk",
+            store.groups.clone(),
+        );
+        registry.register(
+            "store_batches",
+            "Batches that were part of them",
+            store.batches.clone(),
+        );
+        registry.register(
+            "store_writing_seconds",
+            "Time the store spent in transactions, fsync included",
+            store.writing_seconds.clone(),
+        );
+        registry.register(
+            "store_queued_batches",
+            "Batches that wait for the store's writer",
+            store.queued.clone(),
+        );
+        registry.register(
+            "store_reopened",
+            "Times the store was closed and opened again after an error",
+            store.reopened.clone(),
         );
         registry.register("hosts", "Hosts by state", metrics.hosts.clone());
         registry.register("panics", "Panics caught", metrics.panics.clone());
@@ -223,6 +263,28 @@ impl Metrics {
         self.hosts
             .get_or_create(&SummaryLabel { summary })
             .set(count);
+    }
+
+    /// The store's own counts.
+    pub fn store(&self, stats: &Stats) {
+        let store = &self.store;
+        store.groups.inner().store(stats.groups, Ordering::Relaxed);
+        store
+            .batches
+            .inner()
+            .store(stats.batches, Ordering::Relaxed);
+        let seconds = stats.writing.as_secs_f64().to_bits();
+        store
+            .writing_seconds
+            .inner()
+            .store(seconds, Ordering::Relaxed);
+        store
+            .queued
+            .set(i64::try_from(stats.queued).unwrap_or(i64::MAX));
+        store
+            .reopened
+            .inner()
+            .store(stats.reopened, Ordering::Relaxed);
     }
 
     /// `task` panicked.

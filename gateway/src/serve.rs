@@ -39,7 +39,7 @@ use crate::metrics::Metrics;
 use crate::reconcile;
 use crate::releases::Releases;
 use crate::state::catalog::Catalog;
-use crate::tasks::Tasks;
+use crate::tasks::{Failure, Tasks};
 use crate::usage::KeyUses;
 
 /// The store, in the state directory.
@@ -81,6 +81,12 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         ServerKeys::load(&keys_dir)?
     };
     let deployment = deployment_id(&state, fresh)?;
+    let (ca_dir, now) = (state.join("ca"), wall_clock());
+    if fresh {
+        // The store's file is what says that there is state, so it comes last: a first
+        // start that a crash or a full disk cut short begins again where it was.
+        CertificateAuthority::create_missing(&ca_dir, deployment, now)?;
+    }
     let options = OpenOptions::new(keys.audit_key()).deployment(deployment.to_bytes());
     let store = open_store(&state, options).await?;
 
@@ -109,12 +115,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         },
         _ => HttpsSource::Internal(public_url.clone()),
     };
-    let (ca_dir, now) = (state.join("ca"), wall_clock());
-    let ca = if fresh {
-        CertificateAuthority::load_or_create(&ca_dir, deployment, https, now)?
-    } else {
-        CertificateAuthority::load(&ca_dir, deployment, https, now)?
-    };
+    let ca = CertificateAuthority::load(&ca_dir, deployment, https, now)?;
     publish_authorities(&state, &ca)?;
 
     let owner_secret = OwnerSecret::at(&state);
@@ -145,11 +146,13 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         frozen: AtomicBool::new(false),
         config,
     });
-    let (endpoints, renew_at) = listen_quic(&app, address)?;
+    let (endpoints, renewal) = listen_quic(&app, address)?;
     reconcile::spawn(&app);
+    app.tasks
+        .spawn("store", watch_store(Arc::clone(&app), Arc::clone(&store)));
     app.tasks.spawn_critical(
         "certificates",
-        renew_certificates(Arc::clone(&app), endpoints.clone(), renew_at),
+        renew_certificates(Arc::clone(&app), endpoints.clone(), renewal),
     );
     app.tasks
         .spawn_critical("releases", app.releases.clone().follow(app.tasks.clone()));
@@ -192,6 +195,17 @@ impl Running {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Stops the gateway when its store has stopped for good. Its supervisor starts it
+/// again, and a process that remembers nothing reads what the disk really holds.
+async fn watch_store(app: Arc<App>, store: Arc<RedbStore>) {
+    if let Some(why) = app.tasks.stop().run_until_cancelled(store.failed()).await {
+        app.tasks.fail(Failure::Reported {
+            task: "store",
+            why: why.to_string(),
+        });
     }
 }
 
@@ -240,9 +254,11 @@ fn deployment_id(state: &Path, fresh: bool) -> anyhow::Result<DeploymentId> {
 fn listen_quic(
     app: &Arc<App>,
     address: std::net::SocketAddr,
-) -> anyhow::Result<(Vec<quinn::Endpoint>, Timestamp)> {
+) -> anyhow::Result<(Vec<quinn::Endpoint>, Renewal)> {
     let verifier = Verifier::of_agents(app.ca.trust_store(), app.deployment, system_clock());
-    let (credentials, renew_at) = app.ca.issue_gateway(app.now())?;
+    let issued = app.now();
+    let (credentials, at) = app.ca.issue_gateway(issued)?;
+    let renewal = Renewal { issued, at };
     let config = server_config(Arc::clone(&verifier), credentials, IDLE_TIMEOUT)?;
     let bound =
         bind_udp(address, GATEWAY_BUFFER).with_context(|| format!("listen on {address} (UDP)"))?;
@@ -278,7 +294,7 @@ fn listen_quic(
             }
         });
     }
-    Ok((vec![udp, carried], renew_at))
+    Ok((vec![udp, carried], renewal))
 }
 
 fn boxed(
@@ -287,12 +303,23 @@ fn boxed(
     Box::pin(accepting)
 }
 
+/// When a certificate of ours needs a successor.
+#[derive(Clone, Copy, Debug)]
+struct Renewal {
+    issued: Timestamp,
+    at: Timestamp,
+}
+
+impl Renewal {
+    /// In time, and when the clock has been set back: a certificate that was issued in
+    /// what is now the future is valid for nobody, perhaps for years.
+    fn due(self, now: Timestamp) -> bool {
+        now >= self.at || now < self.issued
+    }
+}
+
 /// New certificates for both doors, in time and after a rotation.
-async fn renew_certificates(
-    app: Arc<App>,
-    endpoints: Vec<quinn::Endpoint>,
-    mut renew_at: Timestamp,
-) {
+async fn renew_certificates(app: Arc<App>, endpoints: Vec<quinn::Endpoint>, mut renewal: Renewal) {
     let mut trust = app.links.trust_epoch();
     let mut look = tokio::time::interval(RENEWAL_LOOK);
     look.tick().await;
@@ -301,10 +328,10 @@ async fn renew_certificates(
             biased;
             () = app.tasks.stop().cancelled() => return,
             _ = look.tick() => {}
-            Ok(()) = trust.changed() => renew_at = app.now(),
+            Ok(()) = trust.changed() => renewal.at = app.now(),
         }
-        match renew(&app, &endpoints, renew_at) {
-            Ok(next) => renew_at = next,
+        match renew(&app, &endpoints, renewal) {
+            Ok(next) => renewal = next,
             Err(error) => tracing::error!(
                 error = format!("{error:#}"),
                 "the gateway's certificates could not be renewed"
@@ -314,34 +341,36 @@ async fn renew_certificates(
 }
 
 /// Renews what is due. Answers when to do so again.
-fn renew(
-    app: &App,
-    endpoints: &[quinn::Endpoint],
-    renew_at: Timestamp,
-) -> anyhow::Result<Timestamp> {
+fn renew(app: &App, endpoints: &[quinn::Endpoint], renewal: Renewal) -> anyhow::Result<Renewal> {
     let now = app.now();
     // Bad files of an operator must not keep our own certificate from being renewed.
     if let Err(error) = app.ca.refresh_https(now) {
         tracing::error!(error = %model::error_chain(&error), "the HTTPS certificate stays as it is");
     }
-    if now < renew_at {
-        return Ok(renew_at);
+    if !renewal.due(now) {
+        return Ok(renewal);
     }
-    publish_authorities(&app.config.state_dir, &app.ca)?;
     let verifier = Verifier::of_agents(app.ca.trust_store(), app.deployment, system_clock());
-    let (credentials, next) = app.ca.issue_gateway(now)?;
+    let (credentials, at) = app.ca.issue_gateway(now)?;
     let config = server_config(verifier, credentials, IDLE_TIMEOUT)?;
     for endpoint in endpoints {
         endpoint.set_server_config(Some(config.clone()));
     }
-    Ok(next)
+    // Last: a full disk must not keep the links' certificate from being renewed.
+    publish_authorities(&app.config.state_dir, &app.ca)?;
+    Ok(Renewal { issued: now, at })
 }
 
 /// The authorities' certificates in a file of their own, to be copied to wherever
 /// the CLI or a hand-made agent configuration needs them. Nothing in it is secret.
 fn publish_authorities(state: &Path, ca: &CertificateAuthority) -> anyhow::Result<()> {
     let path = state.join("ca.pem");
-    files::write_private(&path, ca.trust_bundle().to_pem().as_bytes())?;
+    let pem = ca.trust_bundle().to_pem();
+    // Usually it is there, and a gateway must start on a full disk.
+    if std::fs::read(&path).is_ok_and(|found| found == pem.as_bytes()) {
+        return Ok(());
+    }
+    files::write_private(&path, pem.as_bytes())?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
         .with_context(|| format!("open {} to readers", path.display()))
 }
@@ -373,4 +402,21 @@ async fn signal(tasks: &Tasks) -> anyhow::Result<()> {
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn abuse_44_a_certificate_from_what_became_the_future_is_due() {
+        let at = Timestamp::from_millis;
+        let renewal = Renewal {
+            issued: at(1_000),
+            at: at(2_000),
+        };
+        assert!(!renewal.due(at(1_000)) && !renewal.due(at(1_999)));
+        assert!(renewal.due(at(2_000)), "in time");
+        assert!(renewal.due(at(999)), "the clock was set back");
+    }
 }

@@ -58,6 +58,14 @@ pub enum Failure {
         /// What it said.
         message: String,
     },
+    /// It found out that it cannot go on, and why.
+    #[error("{why}")]
+    Reported {
+        /// Its name.
+        task: &'static str,
+        /// What a person should know and do.
+        why: String,
+    },
     /// It returned.
     #[error("task {task} ended by itself")]
     Ended {
@@ -126,9 +134,14 @@ impl Tasks {
                 },
             };
             tracing::error!(task = name, "stopping: a task that must not end has ended");
-            tasks.state().failure.get_or_insert(failure);
-            tasks.0.stop.cancel();
+            tasks.fail(failure);
         })
+    }
+
+    /// Stops everything in order, for this reason unless there is an earlier one.
+    pub fn fail(&self, failure: Failure) {
+        self.state().failure.get_or_insert(failure);
+        self.0.stop.cancel();
     }
 
     /// Runs `work` on a thread that may block and waits for it. Work that has begun

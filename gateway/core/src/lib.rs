@@ -11,6 +11,7 @@
 //! * [`clone`](mod@clone): is this the host, or a copy of it;
 //! * [`session`]: what a welcomed host is told;
 //! * [`liveness`]: connectivity of hosts, mass losses;
+//! * [`pause`]: did the gateway itself stand still;
 //! * [`host`], [`identity`], [`seen`]: what becomes of a host, of its identity, of
 //!   what was observed of it;
 //! * [`refuse`]: the words of a refusal.
@@ -22,6 +23,7 @@ pub mod identity;
 pub mod install;
 pub mod join;
 pub mod liveness;
+pub mod pause;
 pub mod refuse;
 pub mod seen;
 pub mod session;

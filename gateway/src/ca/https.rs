@@ -126,8 +126,9 @@ struct Current {
 /// When to look for a new one.
 #[derive(PartialEq, Eq)]
 enum Fresh {
-    /// At this moment, or when another authority signs.
-    Until(Timestamp, [u8; 32]),
+    /// Before the first moment (the clock was set back) and from the second one on,
+    /// or when another authority signs.
+    Within(Timestamp, Timestamp, [u8; 32]),
     /// When the files are others.
     Files([Stamp; 2]),
 }
@@ -166,8 +167,8 @@ impl HttpsIdentity {
         // Held to the end: one refresh at a time.
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let due = match (&self.current.load().fresh, &self.source) {
-            (Fresh::Until(moment, issuer), _) => {
-                now >= *moment || authority.known.fingerprint() != *issuer
+            (Fresh::Within(issued, end, issuer), _) => {
+                !(*issued..*end).contains(&now) || authority.known.fingerprint() != *issuer
             }
             (Fresh::Files(used), Source::Operator { certificate, key }) => {
                 let found = [stamp(certificate)?, stamp(key)?];
@@ -252,7 +253,11 @@ fn internal(
         certified: Arc::new(CertifiedKey::new(vec![leaf.certificate], key)),
         pin: profile::pin_of(&pair),
         not_after: leaf.not_after,
-        fresh: Fresh::Until(half_of(now, leaf.not_after), authority.known.fingerprint()),
+        fresh: Fresh::Within(
+            now,
+            half_of(now, leaf.not_after),
+            authority.known.fingerprint(),
+        ),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The internal certificate authority.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use api::v1::certificate_authority::*;
@@ -8,7 +9,9 @@ use gateway_store::Batch;
 use model::host::Membership;
 
 use crate::app::App;
+use crate::ca::{CaError, RotateError};
 use crate::error::{Error, Result};
+use crate::files::FileError;
 use crate::http::call::Call;
 
 /// Shows the authorities.
@@ -46,9 +49,29 @@ pub async fn rotate_certificate_authority(
     app.commit(batch).await?;
     app.ca
         .rotate(step, call.meta.now)
-        .map_err(|refused| Error::conflict(refused.to_string()))?;
+        .map_err(|error| match error {
+            RotateError::Refused(refused) => Error::conflict(refused.to_string()),
+            RotateError::Failed(cause) => not_rotated(&cause),
+        })?;
     app.links.trust_changed();
     Ok(view(&app))
+}
+
+/// The file of the authorities is not in the store, but the disk is the same.
+fn not_rotated(cause: &CaError) -> Error {
+    let full = match cause {
+        CaError::File(FileError::Io { source, .. }) => {
+            matches!(
+                source.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            )
+        }
+        _ => false,
+    };
+    match full {
+        true => gateway_store::Unavailable::StorageFull.into(),
+        false => Error::internal(cause),
+    }
 }
 
 fn view(app: &App) -> CertificateAuthority {

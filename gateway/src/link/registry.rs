@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gateway_core::liveness::{Heard, connectivity};
+use gateway_core::pause::{Pulse, excuse};
 use model::Timestamp;
 use model::host::{Carrier, Connectivity};
 use model::ids::HostId;
@@ -92,6 +93,8 @@ pub struct Links {
     grace: Duration,
     next: AtomicU64,
     entries: Mutex<HashMap<HostId, Entry>>,
+    /// Taken under the lock of the entries and never the other way round.
+    pulse: Mutex<Pulse>,
     trust_epoch: watch::Sender<u64>,
     nudge: watch::Sender<u64>,
 }
@@ -104,6 +107,7 @@ impl Links {
             grace,
             next: AtomicU64::new(1),
             entries: Mutex::default(),
+            pulse: Mutex::new(Pulse::beginning(started.elapsed())),
             trust_epoch: watch::Sender::new(0),
             nudge: watch::Sender::new(0),
         }
@@ -184,6 +188,33 @@ impl Links {
             .collect()
     }
 
+    /// Takes this process' own pulse, and excuses every host for a pause that lies
+    /// behind: nobody could be heard. Answers that pause, if there was one, and all
+    /// pauses together. Whoever judges silence calls this first.
+    pub fn pulse(&self) -> (Option<Duration>, Duration) {
+        let mut entries = self.lock();
+        self.excuse_pause(&mut entries, self.started.elapsed())
+    }
+
+    fn excuse_pause(
+        &self,
+        entries: &mut HashMap<HostId, Entry>,
+        now: Duration,
+    ) -> (Option<Duration>, Duration) {
+        let mut pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = pulse.take(now);
+        if let Some(pause) = pause {
+            for (last, _) in entries.values_mut().filter_map(|it| it.last_heard.as_mut()) {
+                *last = excuse(*last, pause, now, self.grace);
+            }
+            tracing::warn!(
+                paused_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                "this process stood still; the silence of hosts meanwhile does not count"
+            );
+        }
+        (pause, pulse.paused())
+    }
+
     /// A host's presence at this moment.
     pub fn presence(
         &self,
@@ -192,7 +223,8 @@ impl Links {
         thresholds: &LivenessThresholds,
     ) -> Presence {
         let now = self.started.elapsed();
-        let entries = self.lock();
+        let mut entries = self.lock();
+        self.excuse_pause(&mut entries, now);
         let entry = entries.get(&host);
         let heard = heard_of(entry, seen);
         let connectivity = connectivity(heard, thresholds, now, self.grace);
@@ -218,6 +250,7 @@ impl Links {
     ) -> Looked {
         let uptime = self.started.elapsed();
         let mut entries = self.lock();
+        self.excuse_pause(&mut entries, uptime);
         let heard = heard_of(entries.get(&host), seen);
         let connectivity = connectivity(heard, thresholds, uptime, self.grace);
         let next = gateway_core::liveness::next_look(heard, thresholds, uptime, self.grace);

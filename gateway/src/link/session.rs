@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::link::frame::{Deadlines, FrameReader, write_message};
+use ::link::frame::{Deadlines, FrameReader, ReadError, write_message};
 use gateway_core::seen::End;
 use gateway_core::session::{ADVANCE_EVERY, Allowance, Told};
 use model::host::Carrier;
@@ -48,6 +48,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 struct Stream {
     reader: FrameReader<quinn::RecvStream>,
     send: quinn::SendStream,
+    app: Arc<App>,
 }
 
 impl Stream {
@@ -58,8 +59,13 @@ impl Stream {
     }
 
     async fn next(&mut self) -> Result<agent_frame::Body, End> {
+        let mut paused = self.app.links.pulse().1;
         loop {
             match self.reader.next::<AgentFrame>().await {
+                // It was this process that was not there. Whether the agent is, shows now.
+                Err(ReadError::Idle(_)) if self.app.links.pulse().1 > paused => {
+                    paused = self.app.links.pulse().1;
+                }
                 // A frame of a kind that this version does not know.
                 Ok(Some(AgentFrame { body: None })) => {}
                 Ok(Some(AgentFrame { body: Some(body) })) => return Ok(body),
@@ -113,6 +119,7 @@ pub async fn run(
     let mut stream = Stream {
         reader: FrameReader::new(receive, MAX_FRAME, deadlines),
         send,
+        app: Arc::clone(&app),
     };
     let first = tokio::time::timeout(HELLO_WITHIN, stream.next()).await;
     let Ok(Ok(agent_frame::Body::Hello(hello))) = first else {

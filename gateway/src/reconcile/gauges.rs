@@ -8,6 +8,7 @@ use crate::view;
 /// Counts hosts by the one word.
 pub fn refresh(app: &App) {
     let now = app.now();
+    app.metrics.store(&app.store.stats());
     let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
     let tables = app.catalog.read();
     for id in tables.hosts.keys() {

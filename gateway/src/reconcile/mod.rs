@@ -6,6 +6,7 @@ pub mod events;
 pub mod gauges;
 pub mod housekeeping;
 pub mod liveness;
+pub mod pulse;
 
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use crate::app::App;
 pub fn spawn(app: &Arc<App>) {
     app.tasks
         .spawn_critical("reconcile.liveness", liveness::run(Arc::clone(app)));
+    app.tasks
+        .spawn_critical("reconcile.pulse", pulse::run(Arc::clone(app)));
     app.tasks
         .spawn_critical("reconcile.events", events::run(Arc::clone(app)));
     app.tasks
