@@ -14,7 +14,7 @@ use e2e::{
 use lexopt::Parser;
 
 use crate::{
-    openapi, play, release,
+    faults, openapi, play, release,
     report::Report,
     tidy,
     workspace::{Workspace, target_folder, watch},
@@ -64,6 +64,9 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     let all: Vec<_> = scenarios::ALL.iter().collect();
     if let Err(error) = play::play(workspace, &["--workspace"], &all, &mut report) {
         report.step("e2e", || Err(error));
+    }
+    if let Err(error) = faults::check(workspace, &["--workspace"], &mut report) {
+        report.step("faults", || Err(error));
     }
     Ok(report.finish())
 }

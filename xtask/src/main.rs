@@ -13,6 +13,7 @@ mod abuse;
 mod bench;
 mod checks;
 mod demo;
+mod faults;
 mod openapi;
 mod play;
 mod release;
@@ -38,6 +39,8 @@ cargo xtask COMMAND
                               build static agents and write a signed release folder
   e2e [SCENARIO.. | --list]   end-to-end scenarios on real systemd hosts (root)
   abuse [--tests] [--run]     docs/abuse.md case by case: covered, not yet, missing; --run: its tests
+  faults [CASE.. | --list] [--rounds N] [--short] [--release] [--json]
+                              kill, cut, fill and break the gateway; prints the fault table
   bench [ROW.. | --list] [--json]
                               measure, and hold against the limits
 ";
@@ -71,6 +74,7 @@ fn run() -> Result<ExitCode> {
         "release" => release::run(&workspace, args),
         "e2e" => play::run(&workspace, args),
         "abuse" => abuse::run(&workspace, args),
+        "faults" => faults::run(&workspace, args),
         "bench" => bench::run(&workspace, args),
         "help" => {
             print!("{HELP}");

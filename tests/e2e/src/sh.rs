@@ -73,6 +73,12 @@ pub fn command<S: AsRef<str>>(argv: &[S]) -> Command {
     command
 }
 
+/// `command` with more arguments.
+pub fn extended<S: AsRef<str>>(mut command: Command, more: &[S]) -> Command {
+    command.args(more.iter().map(AsRef::as_ref));
+    command
+}
+
 /// Runs `command` with nothing on its standard input.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
     run_with_input(command, &[], limit)

@@ -62,7 +62,8 @@ pub(super) const HOUSE: Table = Table {
         ),
         ("cli", Just(&["model", "api"])),
         ("e2e", Just(&[])),
-        ("xtask", Just(&["e2e", "release"])),
+        ("faults", Just(&["e2e", "gateway-store"])),
+        ("xtask", Just(&["e2e", "faults", "release"])),
         ("tests", All),
     ],
     only: &[

@@ -79,6 +79,14 @@ impl Daemon {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Waits until it ends by itself.
+    pub fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let what = format!("{} to end", self.what);
+        wait::until(&what, limit, || {
+            Ok(Look::some(self.child.try_wait()?, || "running".into()))
+        })
+    }
+
     /// Asks it to stop and waits until it has.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         if let Some(status) = self.child.try_wait()? {

@@ -11,10 +11,27 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{Daemon, Programs};
-use crate::lab::{GATEWAY, Place};
+use crate::{
+    lab::{GATEWAY, Place},
+    sh,
+};
 
 /// A first start makes keys and certificates; on a busy machine that takes a moment.
 const START: Duration = Duration::from_secs(60);
+
+/// How a gateway is run, where that differs from how everybody runs it.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    /// More lines of its configuration; tables come last in them.
+    pub settings: String,
+    /// What to put before its program, as `prlimit --nofile=64 --`. It must become the program,
+    /// not its parent: signals go to it.
+    pub wrap: Vec<String>,
+    /// Environment.
+    pub env: Vec<(String, String)>,
+    /// Where its state lies, unless beside its configuration.
+    pub state: Option<PathBuf>,
+}
 
 /// A gateway that can be stopped and started again on the same state and address.
 #[derive(Debug)]
@@ -25,13 +42,14 @@ pub struct Gateway {
     config: PathBuf,
     address: SocketAddr,
     log: PathBuf,
+    launch: RefCell<Launch>,
     process: RefCell<Option<Daemon>>,
 }
 
 impl Gateway {
-    /// Starts a gateway in `folder`. In a lab it has the lab's address and the standard port, on
-    /// this machine a free port of the loopback interface.
-    pub fn start(programs: &Programs, place: Place, folder: &Path) -> Result<Self> {
+    /// A gateway with its files in `folder`, not started. In a lab it has the lab's address and the
+    /// standard port, on this machine a free port of the loopback interface.
+    pub fn new(programs: &Programs, place: Place, folder: &Path, launch: Launch) -> Result<Self> {
         let address = match &place {
             Place::Here => free_address()?,
             Place::Lab { .. } => SocketAddr::new(IpAddr::V4(GATEWAY), 443),
@@ -39,15 +57,18 @@ impl Gateway {
         let gateway = Self {
             program: programs.gateway.clone(),
             place,
-            state: folder.join("gateway"),
+            state: launch
+                .state
+                .clone()
+                .unwrap_or_else(|| folder.join("gateway")),
             config: folder.join("gateway.toml"),
             address,
             log: folder.join("gateway.log"),
+            launch: RefCell::new(launch),
             process: RefCell::new(None),
         };
         fs::write(&gateway.config, gateway.settings(programs))
             .context("write its configuration")?;
-        gateway.up()?;
         Ok(gateway)
     }
 
@@ -67,26 +88,59 @@ impl Gateway {
                 programs.release_key.display()
             );
         }
-        text
+        text + &self.launch.borrow().settings
     }
 
     /// Starts the process and waits until it says that it is ready.
     pub fn up(&self) -> Result<()> {
+        self.begin()?;
+        let mut process = self.process.borrow_mut();
+        let ready = match process.as_mut() {
+            Some(daemon) => daemon.wait_line(|line| line.starts_with("ready "), START),
+            None => bail!("the gateway is not running"),
+        };
+        if ready.is_err() {
+            *process = None;
+        }
+        ready.map(drop)
+    }
+
+    /// Starts the process and waits for nothing.
+    pub fn begin(&self) -> Result<()> {
         // A new log for each life: readiness is read from it.
         if self.log.exists() {
             fs::rename(&self.log, self.log.with_extension("log.before")).context("keep the log")?;
         }
-        let mut command = self.place.command(&self.program);
+        let launch = self.launch.borrow();
+        let program = self.program.display().to_string();
+        let words: Vec<String> = launch.wrap.iter().cloned().chain([program]).collect();
+        let command = self.place.command(Path::new(&words[0]));
+        let mut command = sh::extended(command, &words[1..]);
         command
             .arg("serve")
             .arg("--config")
             .arg(&self.config)
             // A machine's own settings must not reach the process under test.
-            .env_remove("LOOPBACK_CONFIG");
-        let mut daemon = Daemon::start("the gateway", command, &self.log)?;
-        daemon.wait_line(|line| line.starts_with("ready "), START)?;
+            .env_remove("LOOPBACK_CONFIG")
+            .envs(launch.env.iter().cloned());
+        let daemon = Daemon::start("the gateway", command, &self.log)?;
         *self.process.borrow_mut() = Some(daemon);
         Ok(())
+    }
+
+    /// Changes how it is run from its next start on; its configuration stays.
+    pub fn relaunch(&self, change: impl FnOnce(&mut Launch)) {
+        change(&mut self.launch.borrow_mut());
+    }
+
+    /// Waits until the process ends by itself. Its exit code, when it was no signal, and all it
+    /// printed and logged.
+    pub fn wait_end(&self, limit: Duration) -> Result<(Option<i32>, String)> {
+        let Some(mut daemon) = self.process.borrow_mut().take() else {
+            bail!("the gateway is not running");
+        };
+        let status = daemon.wait_end(limit)?;
+        Ok((status.code(), self.log_tail(usize::MAX)))
     }
 
     /// Stops the process as an operator would.
@@ -114,6 +168,24 @@ impl Gateway {
     /// Its process id while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.borrow().as_ref().map(Daemon::pid)
+    }
+
+    /// Sends its process a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        match self.process.borrow().as_ref() {
+            Some(daemon) => daemon.signal(signal),
+            None => bail!("the gateway is not running"),
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its state lies.
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     /// Where clients reach it.

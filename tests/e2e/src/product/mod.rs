@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 pub use cli::{Cli, items};
 pub use daemon::Daemon;
-pub use gateway::Gateway;
+pub use gateway::{Gateway, Launch};
 pub use world::{Agent, Token, WORKSPACE, World, is_connected};
 
 /// The programs under test, as the build left them.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{Cli, Daemon, Gateway, Programs};
+use super::{Cli, Daemon, Gateway, Launch, Programs};
 use crate::{
     lab::{Host, Lab, Place},
     say, scenario,
@@ -37,18 +37,25 @@ impl World {
     pub fn with_hosts(programs: &Programs, count: u8) -> Result<Self> {
         let lab = scenario::step(&format!("boot {count} hosts"), || Lab::up(count))?;
         let place = lab.gateway_netns();
-        Self::begin(programs, place, Some(lab))
+        Self::begin(programs, place, Some(lab), Launch::default())
     }
 
     /// A world of processes on this machine's loopback interface.
     pub fn here(programs: &Programs) -> Result<Self> {
-        Self::begin(programs, Place::Here, None)
+        Self::here_with(programs, Launch::default())
     }
 
-    fn begin(programs: &Programs, place: Place, lab: Option<Lab>) -> Result<Self> {
+    /// The same with a gateway that is run differently.
+    pub fn here_with(programs: &Programs, launch: Launch) -> Result<Self> {
+        Self::begin(programs, Place::Here, None, launch)
+    }
+
+    fn begin(programs: &Programs, place: Place, lab: Option<Lab>, launch: Launch) -> Result<Self> {
         let folder = Scratch::new()?;
         let gateway = scenario::step("start the gateway", || {
-            Gateway::start(programs, place.clone(), folder.path())
+            let gateway = Gateway::new(programs, place.clone(), folder.path(), launch)?;
+            gateway.up()?;
+            Ok(gateway)
         })?;
         let cli = Cli::new(&programs.cli, place, folder.path().join("cli.toml"));
         let world = Self {
