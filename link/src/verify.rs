@@ -15,11 +15,12 @@
 //!   gateways); absent is not "any";
 //! * exactly one alternative name, a URI, that reads as a [`CertIdentity`] of the
 //!   expected role and deployment;
-//! * begun, give or take the skew.
+//! * a gateway's has begun, give or take the skew, and not ended.
 //!
-//! The end of validity is judged by role. A gateway's expired certificate is
-//! refused. An agent's is accepted and marked [`VerifiedPeer::expired`], because a
-//! host that was switched off for a year must be able to come back: the gateway
+//! Validity is judged by role. An agent's certificate outside of it is accepted and
+//! marked [`VerifiedPeer::expired`], because a host that was switched off for a year
+//! must be able to come back, and so must one that was certified by a gateway whose
+//! clock was years ahead: the gateway
 //! lets such a peer renew and nothing else, and only after looking up that the host
 //! is not retired. Being expired is the one thing that TLS cannot say politely.
 
@@ -81,7 +82,8 @@ pub struct VerifiedPeer {
     pub not_before: Timestamp,
     /// End of the certificate's validity.
     pub not_after: Timestamp,
-    /// The end has passed: allow renewal, nothing else. Only ever true for agents.
+    /// Now is not within its validity: allow renewal, nothing else. Only ever true for
+    /// agents.
     pub expired: bool,
     /// Names the peer's key pair.
     pub spki_sha256: SpkiSha256,
@@ -203,13 +205,17 @@ pub fn verify_leaf(
         .map_err(VerifyError::Identity)?;
     check_identity(identity, expected)?;
 
-    if contents.not_before > now.saturating_add(skew) {
+    let early = contents.not_before > now.saturating_add(skew);
+    if early && expected.role == Role::Gateway {
         return Err(VerifyError::NotYetValid {
             not_before: contents.not_before,
             now,
         });
     }
-    let expired = contents.not_after < now.saturating_sub(skew);
+    // A host's certificate from the future was issued by this deployment while its clock
+    // was ahead. Refused, the host would be locked out until then; like one that has run
+    // out it proves who somebody is and must be replaced.
+    let expired = early || contents.not_after < now.saturating_sub(skew);
     if expired && expected.role == Role::Gateway {
         return Err(VerifyError::Expired {
             not_after: contents.not_after,

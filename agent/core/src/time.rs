@@ -45,6 +45,10 @@ pub struct Now {
 /// gateway for ever. What the gateway said on an authenticated link, carried on by
 /// the monotonic clock, is believed; before the first link of a process, the system's
 /// time but never less than a time that has certainly passed.
+///
+/// A gateway whose own clock leaps contradicts what it said before. Of the two, what is
+/// nearer to the system's time is believed: following it ten years ahead would have
+/// this host renew its certificate there and refuse every gateway of the present.
 #[derive(Clone, Copy, Debug)]
 pub struct WallClock {
     floor: Timestamp,
@@ -89,19 +93,35 @@ impl WallClock {
 
     /// Learns the gateway's time. Zero is a gateway that did not say.
     pub fn learn(&mut self, gateway_ms: i64, system: Timestamp, mono: Mono) {
-        if gateway_ms > 0 {
-            self.sample = Some(Sample {
-                gateway: Timestamp::from_millis(gateway_ms),
-                system,
-                at: mono,
-            });
+        if gateway_ms <= 0 {
+            return;
         }
+        let gateway = Timestamp::from_millis(gateway_ms);
+        if self.sample.is_some() {
+            let expected = self.best(system, mono);
+            let leapt = apart(gateway, expected) > LEAP;
+            if leapt && apart(gateway, system) > apart(expected, system) {
+                return;
+            }
+        }
+        self.sample = Some(Sample {
+            gateway,
+            system,
+            at: mono,
+        });
     }
 
     /// The latest reading of the gateway's time.
     pub fn sample(&self) -> Option<Sample> {
         self.sample
     }
+}
+
+/// Clocks drift and are corrected by seconds; this is somebody's mistake.
+const LEAP: Duration = Duration::from_secs(3600);
+
+fn apart(one: Timestamp, other: Timestamp) -> Duration {
+    one.since(other).max(other.since(one))
 }
 
 /// A small generator (splitmix64) that spreads one random seed over the few choices
@@ -152,5 +172,26 @@ mod tests {
         clock.learn(7_000, at(1_000), mono);
         let later = mono.after(Duration::from_secs(3));
         assert_eq!(clock.best(at(999_999), later), at(10_000));
+    }
+
+    #[test]
+    fn abuse_44_a_gateway_that_leaps_ten_years_is_not_followed_and_may_come_back() {
+        const YEARS: i64 = 10 * 365 * 86_400_000;
+        let now = 1_800_000_000_000;
+        let mono = Mono::from_origin(Duration::from_secs(100));
+        for system in [now, 0] {
+            let mut clock = WallClock::new(at(0));
+            clock.learn(now, at(system), mono);
+            clock.learn(now + YEARS, at(system), mono);
+            assert_eq!(clock.best(at(system), mono), at(now), "system at {system}");
+            clock.learn(now + 60_000, at(system), mono);
+            assert_eq!(clock.best(at(system), mono), at(now + 60_000), "no leap");
+
+            // One that was wrong from the start is corrected.
+            let mut clock = WallClock::new(at(0));
+            clock.learn(now + YEARS, at(system), mono);
+            clock.learn(now, at(system), mono);
+            assert_eq!(clock.best(at(system), mono), at(now), "system at {system}");
+        }
     }
 }
