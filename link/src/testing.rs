@@ -8,13 +8,15 @@ use model::Timestamp;
 use model::ids::{DeploymentId, HostId, WorkspaceId};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::identity::{CertIdentity, Role};
 use crate::tls::Credentials;
 use crate::trust::{TrustBundle, TrustStore};
+
+pub mod initial;
 
 /// What a test certificate says; start from [`Leaf::of`] and spoil it.
 #[derive(Debug, Clone)]
@@ -93,6 +95,14 @@ impl Authority {
         Self { issuer }
     }
 
+    /// A self-signed authority that is the same in every run: what it signed in one
+    /// run, it believes in another. Its key is Ed25519, made of `seed`.
+    pub fn of_seed(name: &str, seed: u8) -> Self {
+        let issuer = CertifiedIssuer::self_signed(authority_params(name), key_of_seed(seed))
+            .expect("authority");
+        Self { issuer }
+    }
+
     /// An authority under this one.
     pub fn intermediate(&self, name: &str) -> Self {
         let key = KeyPair::generate().expect("key");
@@ -104,6 +114,12 @@ impl Authority {
     /// Its certificate.
     pub fn certificate(&self) -> CertificateDer<'static> {
         self.issuer.der().clone()
+    }
+
+    /// The public key of an authority made by [`Authority::of_seed`].
+    pub fn ed25519_key(&self) -> [u8; 32] {
+        let key = self.issuer.key().der_bytes();
+        key.try_into().expect("an Ed25519 key")
     }
 
     /// A bundle of this authority alone.
@@ -119,6 +135,19 @@ impl Authority {
     /// Issues `leaf` for a new key.
     pub fn issue(&self, leaf: &Leaf) -> Credentials {
         let key = KeyPair::generate_for(leaf.algorithm).expect("key");
+        let certificate = leaf
+            .params()
+            .signed_by(&key, &self.issuer)
+            .expect("certificate");
+        Credentials {
+            certificate: certificate.der().clone(),
+            key: to_der(&key),
+        }
+    }
+
+    /// Issues `leaf` for the key made of `seed`: the same bytes in every run.
+    pub fn issue_for_seed(&self, leaf: &Leaf, seed: u8) -> Credentials {
+        let key = key_of_seed(seed);
         let certificate = leaf
             .params()
             .signed_by(&key, &self.issuer)
@@ -173,6 +202,18 @@ fn authority_params(name: &str) -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
+}
+
+/// An Ed25519 key whose secret is 32 times `seed`.
+fn key_of_seed(seed: u8) -> KeyPair {
+    // PKCS#8 of an Ed25519 key, up to the 32 bytes of the secret (RFC 8410, section 7).
+    const BEFORE_SECRET: [u8; 16] = [
+        0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04,
+        0x20,
+    ];
+    let der = [&BEFORE_SECRET[..], &[seed; 32]].concat();
+    let der = PrivateKeyDer::try_from(der).expect("PKCS#8");
+    KeyPair::from_der_and_sign_algo(&der, &rcgen::PKCS_ED25519).expect("key")
 }
 
 fn to_der(key: &KeyPair) -> PrivateKeyDer<'static> {

@@ -14,6 +14,7 @@ mod bench;
 mod checks;
 mod demo;
 mod faults;
+mod fuzz;
 mod openapi;
 mod play;
 mod release;
@@ -41,6 +42,8 @@ cargo xtask COMMAND
   abuse [--tests] [--run]     docs/abuse.md case by case: covered, not yet, missing; --run: its tests
   faults [CASE.. | --list] [--rounds N] [--short] [--release] [--json]
                               kill, cut, fill and break the gateway; prints the fault table
+  fuzz [TARGET.. | --list] [--seconds N] [--keep]
+                              search for inputs that break a reader; --keep: let the corpus grow
   bench [ROW.. | --list] [--json]
                               measure, and hold against the limits
 ";
@@ -76,6 +79,7 @@ fn run() -> Result<ExitCode> {
         "abuse" => abuse::run(&workspace, args),
         "faults" => faults::run(&workspace, args),
         "bench" => bench::run(&workspace, args),
+        "fuzz" => fuzz::run(&workspace, args),
         "help" => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)

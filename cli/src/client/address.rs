@@ -138,6 +138,10 @@ impl FromStr for BaseUrl {
             if !path.starts_with('/') {
                 return Err(fail("the path of a socket begins with /"));
             }
+            // It is shown to people, and no path has a NUL.
+            if model::names::clean(path, usize::MAX) != path {
+                return Err(fail("the path of a socket holds control characters"));
+            }
             return Ok(Self {
                 text: format!("unix://{path}"),
                 door: Door::Socket(path.into()),

@@ -65,6 +65,7 @@ pub(super) const HOUSE: Table = Table {
         ("faults", Just(&["e2e", "gateway-store"])),
         ("xtask", Just(&["e2e", "faults", "release"])),
         ("tests", All),
+        ("fuzz", All),
     ],
     only: &[
         ("redb", &["gateway-store"]),
