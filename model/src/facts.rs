@@ -77,6 +77,9 @@ impl Facts {
         }
         self.addresses.truncate(MANY);
         self.disks.truncate(MANY);
+        // Half a million empty entries fit into one frame; what held them must go, too.
+        self.addresses.shrink_to_fit();
+        self.disks.shrink_to_fit();
         for address in &mut self.addresses {
             *address = clean(address, SHORT);
         }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use ::link::frame::{Deadlines, FrameReader, ReadError, write_message};
 use gateway_core::seen::End;
-use gateway_core::session::{ADVANCE_EVERY, Allowance, Told};
+use gateway_core::session::{ADVANCE_EVERY, Allowance, Told, flooding};
 use model::host::Carrier;
 use protocol::frame::MAX_FRAME;
 use protocol::v1::{AgentFrame, GatewayFrame, Hello, RefusalCode, agent_frame, gateway_frame};
@@ -49,6 +49,8 @@ struct Stream {
     reader: FrameReader<quinn::RecvStream>,
     send: quinn::SendStream,
     app: Arc<App>,
+    /// For frames of unknown kinds, which nobody but the reader sees.
+    unknown: Allowance,
 }
 
 impl Stream {
@@ -67,7 +69,11 @@ impl Stream {
                     paused = self.app.links.pulse().1;
                 }
                 // A frame of a kind that this version does not know.
-                Ok(Some(AgentFrame { body: None })) => {}
+                Ok(Some(AgentFrame { body: None })) => {
+                    if !self.unknown.spend(self.app.uptime()) {
+                        return Err(End::Dismissed(flooding(self.app.now())));
+                    }
+                }
                 Ok(Some(AgentFrame { body: Some(body) })) => return Ok(body),
                 Ok(None) => return Err(End::Lost("the agent closed its stream".to_owned())),
                 Err(error) => return Err(End::Lost(model::error_chain(&error))),
@@ -119,6 +125,7 @@ pub async fn run(
     let mut stream = Stream {
         reader: FrameReader::new(receive, MAX_FRAME, deadlines),
         send,
+        unknown: Allowance::new(app.uptime()),
         app: Arc::clone(&app),
     };
     let first = tokio::time::timeout(HELLO_WITHIN, stream.next()).await;
@@ -175,14 +182,20 @@ impl quarantine::Talk for Parts<'_> {
             .tell(gateway_frame::Body::Reidentify(reidentify))
             .await
             .ok()?;
-        loop {
-            match tokio::time::timeout(HELLO_WITHIN, self.0.next()).await {
-                Ok(Ok(agent_frame::Body::Renew(renew))) => return Some(renew.csr),
-                // Whatever else a host says while it is asked is of no interest.
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) | Err(_) => return None,
+        // One limit for all of it: who keeps talking of other things must not stay.
+        tokio::time::timeout(HELLO_WITHIN, async {
+            loop {
+                match self.0.next().await {
+                    Ok(agent_frame::Body::Renew(renew)) => return Some(renew.csr),
+                    // Whatever else a host says while it is asked is of no interest.
+                    Ok(_) => {}
+                    Err(_) => return None,
+                }
             }
-        }
+        })
+        .await
+        .ok()
+        .flatten()
     }
 
     async fn grant(&mut self, grant: protocol::v1::Grant) {
