@@ -29,7 +29,7 @@ Options of run, status, doctor, deregister and reset:
 
 Options of status:
   --json          print JSON
-  --wait SECONDS  wait until linked, at most this long
+  --wait SECONDS  wait until linked, or refused for a reason that waiting does not cure
 
 Options of doctor:
   --json          print JSON

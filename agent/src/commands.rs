@@ -136,9 +136,12 @@ fn status(config: &Config, json: bool, wait: Option<Duration>) -> Output {
     let deadline = Instant::now() + wait.unwrap_or_default();
     loop {
         let asked = ask(&config.runtime_dirs, Question::Status);
-        let linked = matches!(&asked, Ok(Answer::Status(status)) if status.is_linked());
-        let denied = matches!(&asked, Err(AskError::Denied { .. }));
-        if linked || denied || Instant::now() >= deadline {
+        let settled = match &asked {
+            Ok(Answer::Status(status)) => status.is_linked() || status.needs_a_person(),
+            Ok(_) | Err(AskError::Denied { .. }) => true,
+            Err(_) => false,
+        };
+        if settled || Instant::now() >= deadline {
             return say_status(config, asked, json);
         }
         // Not a test: a person or an installer waits for another process.

@@ -130,6 +130,25 @@ impl Status {
         self.link.is_some()
     }
 
+    /// Whether the gateway has refused this host for a reason that waiting does not
+    /// cure: a revoked token, say.
+    pub fn needs_a_person(&self) -> bool {
+        let lasting = [
+            RefusalCode::TokenInvalid,
+            RefusalCode::TokenExpired,
+            RefusalCode::TokenExhausted,
+            RefusalCode::HostRetired,
+            RefusalCode::VersionUnsupported,
+            RefusalCode::Invalid,
+        ];
+        self.link.is_none()
+            && self.refusal.as_ref().is_some_and(|refusal| {
+                lasting
+                    .iter()
+                    .any(|code| refusal_code(*code) == refusal.code)
+            })
+    }
+
     /// For people.
     pub fn to_text(&self) -> String {
         let mut text = format!("{}\n", self.summary);
