@@ -211,10 +211,7 @@ async fn blocked_udp_costs_seconds_and_doctor_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_finds_nothing_wrong_with_a_linked_host() {
     let gateway = Gateway::start();
-    let mut host = Host::new(&gateway);
-    host.start();
-    host.status_when("linked", |status| status.is_linked())
-        .await;
+    let host = Host::linked(&gateway).await;
     let output = host.run("doctor", &[]);
     assert!(output.status.success(), "{}", said(&output));
     assert!(
@@ -229,10 +226,7 @@ async fn doctor_finds_nothing_wrong_with_a_linked_host() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_leaves_with_the_agent_running_and_without() {
     let mut gateway = Gateway::start();
-    let mut host = Host::new(&gateway);
-    host.start();
-    host.status_when("linked", |status| status.is_linked())
-        .await;
+    let mut host = Host::linked(&gateway).await;
     let output = host.run("deregister", &[]);
     assert!(output.status.success(), "{}{}", said(&output), host.log());
     assert_eq!(said(&output), "the gateway has retired this host\n");
@@ -254,10 +248,7 @@ async fn a_host_leaves_with_the_agent_running_and_without() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retired_host_stops_dialling_and_says_so() {
     let gateway = Gateway::start();
-    let mut host = Host::new(&gateway);
-    host.start();
-    host.status_when("linked", |status| status.is_linked())
-        .await;
+    let mut host = Host::linked(&gateway).await;
     host.kill();
     gateway.manners(|manners| manners.refuse_link = Some(RefusalCode::HostRetired));
     host.start();
@@ -295,10 +286,7 @@ async fn another_deployments_gateway_is_not_taken_for_ours() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_agent_on_the_same_state_is_refused() {
     let gateway = Gateway::start();
-    let mut host = Host::new(&gateway);
-    host.start();
-    host.status_when("linked", |status| status.is_linked())
-        .await;
+    let mut host = Host::linked(&gateway).await;
     let second = host.run("run", &[]);
     assert_eq!(second.status.code(), Some(1));
     assert!(
@@ -341,10 +329,7 @@ async fn a_host_without_a_token_waits_for_one() {
 async fn clocks_that_differ_are_reported_with_both_times() {
     let gateway = Gateway::start();
     gateway.manners(|manners| manners.time_offset_ms = 120_000);
-    let mut host = Host::new(&gateway);
-    host.start();
-    host.status_when("linked", |status| status.is_linked())
-        .await;
+    let host = Host::linked(&gateway).await;
     let status = host.run("status", &[]);
     assert!(
         said(&status).contains("clock        this host says "),
@@ -392,10 +377,7 @@ async fn the_service_manager_hears_ready_without_a_gateway_and_then_how_it_stand
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_that_got_worse_is_reported_and_not_taken() {
     let gateway = Gateway::start();
-    let mut host = Host::new(&gateway);
-    host.start();
-    host.status_when("linked", |status| status.is_linked())
-        .await;
+    let host = Host::linked(&gateway).await;
     let good = read(&host.path("agent.toml"));
     host.write("agent.toml", &format!("{good}colour = 'red'\n"));
     host.signal(rustix::process::Signal::HUP);

@@ -38,6 +38,15 @@ impl Host {
         host
     }
 
+    /// A host that has joined `gateway` and is linked to it.
+    pub(crate) async fn linked(gateway: &Gateway) -> Self {
+        let mut host = Self::new(gateway);
+        host.start();
+        host.status_when("linked", |status| status.is_linked())
+            .await;
+        host
+    }
+
     pub(crate) fn configure(&self, gateway: &str) {
         let at = |name: &str| self.path(name).display().to_string();
         self.write(

@@ -81,13 +81,14 @@ pub async fn update_project(app: Arc<App>, call: Call<UpdateProjectRecord>) -> R
     let kept = kept.ok_or_else(|| Error::not_found("project"))?;
     let mut record = (*kept.record).clone();
     let mut batch = Batch::new();
-    if let Some(name) = &call.body.name
-        && *name != record.name
-    {
-        names::free(&mut batch, Namespace::Project, &record.name)?;
-        names::take(&mut batch, Namespace::Project, name, record.id)?;
-        record.name = name.clone();
-    }
+    let wanted = call.body.name.as_ref();
+    names::change(
+        &mut batch,
+        Namespace::Project,
+        &mut record.name,
+        wanted,
+        record.id,
+    )?;
     record.description = call.body.description.clone().unwrap_or(record.description);
     let key = key_of::<ProjectRecordV1>(record.id);
     batch.require(&key, Condition::RevIs(kept.rev));
@@ -237,13 +238,8 @@ pub async fn update_workspace(
     let namespace = record.project.to_string();
     let namespace = Namespace::Workspace(&namespace);
     let mut batch = Batch::new();
-    if let Some(name) = &call.body.name
-        && *name != record.name
-    {
-        names::free(&mut batch, namespace, &record.name)?;
-        names::take(&mut batch, namespace, name, record.id)?;
-        record.name = name.clone();
-    }
+    let wanted = call.body.name.as_ref();
+    names::change(&mut batch, namespace, &mut record.name, wanted, record.id)?;
     record.description = call.body.description.clone().unwrap_or(record.description);
     if let Some(thresholds) = call.body.thresholds {
         record.thresholds = thresholds

@@ -55,6 +55,23 @@ pub fn free(batch: &mut Batch, namespace: Namespace<'_>, name: &Name) -> Result<
     Ok(())
 }
 
+/// Moves `holder` from `name` to the wanted one, if that is another.
+pub fn change(
+    batch: &mut Batch,
+    namespace: Namespace<'_>,
+    name: &mut Name,
+    wanted: Option<&Name>,
+    holder: impl std::fmt::Display,
+) -> Result<()> {
+    let Some(wanted) = wanted.filter(|wanted| *wanted != name) else {
+        return Ok(());
+    };
+    free(batch, namespace, name)?;
+    take(batch, namespace, wanted, holder)?;
+    name.clone_from(wanted);
+    Ok(())
+}
+
 /// A conflict on a name is its own situation.
 pub fn taken(namespace: Namespace<'_>, name: &Name, conflict: &Key) -> Option<Error> {
     let same = key(namespace, name).is_ok_and(|key| key == *conflict);
