@@ -44,8 +44,8 @@ cargo xtask COMMAND
                               kill, cut, fill and break the gateway; prints the fault table
   fuzz [TARGET.. | --list] [--seconds N] [--keep]
                               search for inputs that break a reader; --keep: let the corpus grow
-  bench [ROW.. | --list] [--json]
-                              measure, and hold against the limits
+  bench [ROW.. | --list] [--json] [--rounds N] [--agents N]
+                              measure beside peers in the same run, and hold against the goals
 ";
 
 fn main() -> ExitCode {

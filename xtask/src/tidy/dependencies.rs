@@ -66,9 +66,11 @@ pub(super) const HOUSE: Table = Table {
         ("xtask", Just(&["e2e", "faults", "release"])),
         ("tests", All),
         ("fuzz", All),
+        ("bench", All),
     ],
     only: &[
-        ("redb", &["gateway-store"]),
+        // The bench runs the bare engine beside ours.
+        ("redb", &["gateway-store", "bench"]),
         ("object_store", &["gateway-store"]),
     ],
     never: &[

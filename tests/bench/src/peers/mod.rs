@@ -1,0 +1,31 @@
+//! Other people's servers, installed and run by the bench itself.
+//!
+//! Nothing is installed into the system: Debian packages are downloaded and unpacked, Python and
+//! npm packages go into folders, all below `target/bench-peers`, where the next run finds them.
+//! What cannot be had is an [`e2e::tools::Missing`], which a figure shows as "peer missing".
+
+mod apt;
+mod brokers;
+mod idle;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use e2e::tools::Missing;
+
+pub(crate) use brokers::{Broker, Kind};
+pub(crate) use idle::{Idle, look, mesh_central, node_exporter, salt_minion};
+
+/// Where peers are kept.
+fn folder(name: &str) -> Result<PathBuf> {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let folder = target.join("bench-peers").join(name);
+    std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    folder.canonicalize().context("find the peers' folder")
+}
+
+fn missing(what: &str) -> impl Fn(anyhow::Error) -> Missing {
+    let what = what.to_owned();
+    move |error| Missing(format!("{what}: {error:#}"))
+}
