@@ -5,19 +5,20 @@
 //! memory. A [`Mirror`] keeps such an index current: it lists some prefixes,
 //! watches them from there, and starts over when the history it needs is gone.
 //!
-//! The index sees whole commits of one prefix, in order. Between prefixes no
-//! order is promised; [`Mirror::wait_for`] waits for all of them. That wait is
-//! what makes a write visible to the reads that follow it: commit, wait for the
-//! revision, answer.
+//! The index sees whole commits, in order. [`Mirror::wait_for`] waits until it has
+//! seen one, which is what makes a write visible to the reads that follow it: commit,
+//! wait for the revision, answer.
 //!
-//! One task per prefix, spawned on the caller's tracker. They end with the
-//! caller's token, with the `Mirror`, or when the store is closed.
+//! One task and one watch for all prefixes. With one of each per prefix, every commit
+//! woke all of them and whoever waited for it was woken once by each: a dozen wakeups
+//! for a write that concerns one prefix. The task is spawned on the caller's tracker
+//! and ends with the caller's token, with the `Mirror`, or when the store is closed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, future};
+use futures_util::StreamExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -51,7 +52,7 @@ pub enum Change {
     },
 }
 
-/// What a [`Mirror`] keeps current. Called by one task per prefix.
+/// What a [`Mirror`] keeps current. Called by one task.
 ///
 /// These calls must not block: readers of the index see what they leave behind.
 pub trait Index: Send + Sync + 'static {
@@ -66,7 +67,7 @@ pub trait Index: Send + Sync + 'static {
 /// Follows some prefixes of a store for an [`Index`].
 #[derive(Debug)]
 pub struct Mirror {
-    progress: Vec<watch::Receiver<Rev>>,
+    progress: watch::Receiver<Rev>,
     _stop: DropGuard,
 }
 
@@ -81,31 +82,22 @@ impl Mirror {
         stop: &CancellationToken,
     ) -> Result<Self, ReadError> {
         let stop = stop.child_token();
-        let mut progress = Vec::with_capacity(prefixes.len());
-        let mut followers = Vec::with_capacity(prefixes.len());
-        for prefix in prefixes {
-            let (told, rev) = watch::channel(Rev::ZERO);
-            let (store, index) = (Arc::clone(&store), Arc::clone(&index));
-            let follower = Follower {
-                store,
-                prefix,
-                index,
-                progress: told,
-            };
-            let events = follower.load().await?;
-            progress.push(rev);
-            followers.push((follower, events));
-        }
-        for (follower, events) in followers {
-            let stop = stop.clone();
-            tasks.spawn(async move {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => {}
-                    () = follower.run(events) => {}
-                }
-            });
-        }
+        let (told, progress) = watch::channel(Rev::ZERO);
+        let follower = Follower {
+            store,
+            prefixes,
+            index,
+            progress: told,
+        };
+        let loaded = follower.load().await?;
+        let child = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = child.cancelled() => {}
+                () = follower.run(loaded) => {}
+            }
+        });
         Ok(Self {
             progress,
             _stop: stop.drop_guard(),
@@ -114,20 +106,14 @@ impl Mirror {
 
     /// Everything up to here is in the index.
     pub fn rev(&self) -> Rev {
-        self.progress
-            .iter()
-            .map(|rev| *rev.borrow())
-            .min()
-            .unwrap_or(Rev::ZERO)
+        *self.progress.borrow()
     }
 
     /// Waits until everything up to `rev` is in the index.
     pub async fn wait_for(&self, rev: Rev, most: Duration) -> Result<(), WaitError> {
-        let reached = self.progress.iter().map(|progress| {
-            let mut progress = progress.clone();
-            async move { progress.wait_for(|now| *now >= rev).await.map(|_| ()) }
-        });
-        match tokio::time::timeout(most, future::try_join_all(reached)).await {
+        let mut progress = self.progress.clone();
+        let reached = progress.wait_for(|now| *now >= rev);
+        match tokio::time::timeout(most, reached).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(WaitError::Stopped),
             Err(_) => Err(WaitError::Late {
@@ -157,50 +143,83 @@ pub enum WaitError {
 
 struct Follower {
     store: Arc<dyn Store>,
-    prefix: Prefix,
+    prefixes: Vec<Prefix>,
     index: Arc<dyn Index>,
     progress: watch::Sender<Rev>,
 }
 
+/// What the index was given, and what comes next.
+struct Loaded {
+    /// What each prefix was loaded at, in the order of the prefixes.
+    revs: Vec<Rev>,
+    /// Everything since the earliest of them.
+    events: WatchStream,
+}
+
 impl Follower {
     /// Returns when the store is closed.
-    async fn run(self, mut events: WatchStream) {
+    async fn run(self, mut loaded: Loaded) {
         loop {
-            self.follow(&mut events).await;
-            events = match self.load_again().await {
-                Some(events) => events,
+            self.follow(&mut loaded, None).await;
+            loaded = match self.load_again().await {
+                Some(loaded) => loaded,
                 None => return,
             };
         }
     }
 
-    /// Applies what happens, one `Progress` at a time: changes before it are
-    /// whole commits.
-    async fn follow(&self, events: &mut WatchStream) {
+    /// Applies what happens, one `Progress` at a time: changes before it are whole
+    /// commits. Returns once `until` is reached, or when the stream has ended.
+    async fn follow(&self, loaded: &mut Loaded, until: Option<Rev>) {
         let mut changes = Vec::new();
-        while let Some(event) = events.next().await {
+        while let Some(event) = loaded.events.next().await {
             match event {
-                Event::Put { key, item } => changes.push(Change::Put { key, item }),
-                Event::Delete { key, rev } => changes.push(Change::Delete { key, rev }),
+                Event::Put { key, item } => {
+                    if self.is_news(&loaded.revs, &key, item.rev) {
+                        changes.push(Change::Put { key, item });
+                    }
+                }
+                Event::Delete { key, rev } => {
+                    if self.is_news(&loaded.revs, &key, rev) {
+                        changes.push(Change::Delete { key, rev });
+                    }
+                }
                 Event::Progress(rev) => {
                     if !changes.is_empty() {
                         self.index.apply(std::mem::take(&mut changes));
                     }
-                    self.progress.send_replace(rev);
+                    match until {
+                        Some(until) if rev < until => {}
+                        Some(_) => {
+                            self.progress.send_replace(rev);
+                            return;
+                        }
+                        None => drop(self.progress.send_replace(rev)),
+                    }
                 }
                 Event::Resync => return,
             }
         }
     }
 
-    async fn load_again(&self) -> Option<WatchStream> {
+    /// Whether a change concerns a prefix of ours, and was not loaded with it.
+    fn is_news(&self, revs: &[Rev], key: &Key, rev: Rev) -> bool {
+        let mine = self
+            .prefixes
+            .iter()
+            .zip(revs)
+            .find(|(prefix, _)| prefix.contains(key.as_bytes()));
+        mine.is_some_and(|(_, loaded)| rev > *loaded)
+    }
+
+    async fn load_again(&self) -> Option<Loaded> {
         let mut pause = RETRY_FIRST;
         loop {
             match self.load().await {
-                Ok(events) => return Some(events),
+                Ok(loaded) => return Some(loaded),
                 Err(ReadError::Unavailable(Unavailable::Closed)) => return None,
                 Err(error) => {
-                    tracing::warn!(%error, prefix = %self.prefix, "an index cannot be loaded");
+                    tracing::warn!(%error, "an index cannot be loaded");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MOST);
                 }
@@ -208,32 +227,51 @@ impl Follower {
         }
     }
 
-    /// Gives the index one consistent state, and the events that follow it.
-    async fn load(&self) -> Result<WatchStream, ReadError> {
-        loop {
-            if let Some((items, rev, events)) = self.list().await? {
-                self.index.reset(&self.prefix, items.into_iter().collect());
-                self.progress.send_replace(rev);
-                return Ok(events);
-            }
+    /// Gives the index a consistent state of each prefix, and answers what follows.
+    /// One prefix at a time, so that not everything is in memory twice.
+    async fn load(&self) -> Result<Loaded, ReadError> {
+        let mut revs = Vec::with_capacity(self.prefixes.len());
+        for prefix in &self.prefixes {
+            let (items, rev) = loop {
+                if let Some(listed) = self.list(prefix).await? {
+                    break listed;
+                }
+            };
+            self.index.reset(prefix, items.into_iter().collect());
+            revs.push(rev);
         }
+        let from = revs.iter().copied().min().unwrap_or(Rev::ZERO);
+        let last = revs.iter().copied().max().unwrap_or(from);
+        let mut loaded = Loaded {
+            events: self.store.watch(&Prefix::all(), from).await?,
+            revs,
+        };
+        if from == last {
+            self.progress.send_replace(last);
+        } else {
+            // Every prefix is brought to where the last one was loaded. Should the
+            // history not reach back to the first, the stream ends with this, and
+            // everything is loaded again.
+            self.follow(&mut loaded, Some(last)).await;
+        }
+        Ok(loaded)
     }
 
-    async fn page(&self, after: Option<&Key>) -> Result<Page, ReadError> {
+    async fn page(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Page, ReadError> {
         let limit = MAX_PAGE_ITEMS;
         self.store
-            .list(&self.prefix, after, limit, Read::Linearizable)
+            .list(prefix, after, limit, Read::Linearizable)
             .await
     }
 
     /// Pages are of different times: what happened between the first and the last
     /// one is watched and put on top. `None` if that is no longer kept.
-    async fn list(&self) -> Result<Option<(BTreeMap<Key, Item>, Rev, WatchStream)>, ReadError> {
+    async fn list(&self, prefix: &Prefix) -> Result<Option<(BTreeMap<Key, Item>, Rev)>, ReadError> {
         let mut items = BTreeMap::new();
         let mut first = None;
         let mut after = None;
         let last = loop {
-            let page = self.page(after.as_ref()).await?;
+            let page = self.page(prefix, after.as_ref()).await?;
             first.get_or_insert(page.rev);
             items.extend(page.items);
             if !page.more {
@@ -242,8 +280,11 @@ impl Follower {
             after = items.last_key_value().map(|(key, _)| key.clone());
         };
         let first = first.unwrap_or(last);
-        let mut events = self.store.watch(&self.prefix, first).await?;
         let mut rev = first;
+        if rev == last {
+            return Ok(Some((items, rev)));
+        }
+        let mut events = self.store.watch(prefix, first).await?;
         while rev < last {
             match events.next().await {
                 Some(Event::Put { key, item }) => {
@@ -256,7 +297,7 @@ impl Follower {
                 Some(Event::Resync) | None => return Ok(None),
             }
         }
-        Ok(Some((items, rev, events)))
+        Ok(Some((items, rev)))
     }
 }
 
