@@ -3,6 +3,7 @@
 //! The stream ends by itself as soon as the caller may not read it any more: the
 //! proof is asked for again whenever access may have changed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::app::App;
 use crate::auth::still_allowed;
 use crate::error::Result;
+use crate::events::{News, Told};
 use crate::http::call::Call;
 use crate::view;
 
@@ -92,10 +94,7 @@ async fn follow(
         newest.borrow_and_update();
         match app.events.since(workspace, at, AT_ONCE) {
             Some((told, upto)) => {
-                let mut text = String::new();
-                for item in &told {
-                    push(&mut text, &item.event, &app.events.id(item.seq));
-                }
+                let text = render(app, &told);
                 let more = told.len() == AT_ONCE;
                 at = upto;
                 if !text.is_empty() {
@@ -117,6 +116,34 @@ async fn follow(
                 .ok()?,
         }
     }
+}
+
+/// Events as text. A host that changed several times is told once, at its last
+/// change, as it is now.
+fn render(app: &App, told: &[Told]) -> String {
+    let mut text = String::new();
+    let mut last_changes = HashMap::new();
+    for item in told {
+        if let News::HostChanged(host) = item.news {
+            last_changes.insert(host, item.seq);
+        }
+    }
+    let now = app.now();
+    let tables = app.catalog.read();
+    for item in told {
+        let id = app.events.id(item.seq);
+        match &item.news {
+            News::Happened(event) => push(&mut text, event, &id),
+            News::HostChanged(host) if last_changes.get(host) == Some(&item.seq) => {
+                if let Some(host) = view::host(&tables, &app.links, *host, now) {
+                    let host = Box::new(host);
+                    push(&mut text, &WorkspaceEvent::HostChanged { host }, &id);
+                }
+            }
+            News::HostChanged(_) => {}
+        }
+    }
+    text
 }
 
 /// Sends every host as it is, and answers from where changes follow.

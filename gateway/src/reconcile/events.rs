@@ -12,7 +12,6 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::app::App;
 use crate::state::records::{HistoryRecordV1, all_of};
-use crate::view;
 
 /// Runs until the gateway stops.
 pub async fn run(app: Arc<App>) {
@@ -54,16 +53,10 @@ pub async fn run(app: Arc<App>) {
 }
 
 fn tell_changed(app: &App, hosts: BTreeSet<HostId>) {
-    let now = app.now();
     let tables = app.catalog.read();
     for id in hosts {
-        if let Some(host) = view::host(&tables, &app.links, id, now) {
-            app.events.tell(
-                host.workspace,
-                WorkspaceEvent::HostChanged {
-                    host: Box::new(host),
-                },
-            );
+        if let Some(host) = tables.hosts.get(&id) {
+            app.events.tell_changed(host.workspace, id);
         }
     }
 }

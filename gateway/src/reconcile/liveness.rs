@@ -112,14 +112,8 @@ async fn pass(app: &Arc<App>, brake: &mut StormBrake) -> Option<Duration> {
             if looked
                 .before
                 .is_some_and(|before| before != looked.connectivity)
-                && let Some(host) = crate::view::host(&tables, &app.links, record.id, now)
             {
-                app.events.tell(
-                    record.workspace,
-                    WorkspaceEvent::HostChanged {
-                        host: Box::new(host),
-                    },
-                );
+                app.events.tell_changed(record.workspace, record.id);
             }
         }
     }
