@@ -109,6 +109,9 @@ impl Tasks {
     ) -> JoinHandle<()> {
         let tasks = self.clone();
         let running = Running::new(self, name);
+        // Each layer below would keep room for a copy of what it was given: boxed, a
+        // task's size is its own, once.
+        let task = Box::pin(task);
         self.0.tracker.spawn(async move {
             let _running = running;
             let _ = tasks.watch(name, task).await;

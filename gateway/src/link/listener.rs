@@ -41,9 +41,11 @@ pub fn admission() -> AdmissionLimits {
     AdmissionLimits::default()
 }
 
+/// A link lives in this future for weeks: what only its beginning needs is boxed, and
+/// given back when it is over.
 async fn take_in(app: Arc<App>, handshake: Handshake, verifier: &Verifier, hub: Option<&Hub>) {
     let remote = handshake.remote();
-    let connection = match handshake.finish().await {
+    let connection = match Box::pin(handshake.finish()).await {
         Ok(connection) => connection,
         Err(error) => {
             app.metrics.refused_handshake("handshake");
@@ -56,7 +58,7 @@ async fn take_in(app: Arc<App>, handshake: Handshake, verifier: &Verifier, hub: 
         None => (Carrier::Udp, remote),
     };
     match peer_of(&connection, verifier) {
-        Ok(Peer::Enrolling) => enrol(&app, &connection, from).await,
+        Ok(Peer::Enrolling) => Box::pin(enrol(&app, &connection, from)).await,
         Ok(Peer::Agent(peer)) => {
             let CertIdentity::Agent {
                 workspace,

@@ -15,6 +15,10 @@
 //!
 //! One task owns the stream and everything about this link, so that nothing here
 //! needs a lock. Whoever wants something from it asks through its mailbox.
+//!
+//! There are tens of thousands of these, and all they do is wait for a heartbeat. So
+//! what a link does once or seldom is a boxed future: its state takes memory while it
+//! runs, and not in every session all the time.
 
 mod admit;
 mod frames;
@@ -133,7 +137,8 @@ pub async fn run(
         connection.close(2u32.into(), b"hello expected");
         return;
     };
-    let refused = match admit::admit(&app, &proven, &hello, carrier, from).await {
+    let admitted = Box::pin(admit::admit(&app, &proven, &hello, carrier, from)).await;
+    let refused = match admitted {
         Ok(admit::Outcome::Welcome(welcome)) => {
             serve(
                 app,
@@ -149,13 +154,13 @@ pub async fn run(
             return;
         }
         Ok(admit::Outcome::Clone(evidence)) => {
-            quarantine::receive(
+            Box::pin(quarantine::receive(
                 &app,
                 &proven,
                 evidence,
                 &mut stream_parts(&mut stream),
                 from,
-            )
+            ))
             .await
         }
         Err(refused) => Some(refused),
@@ -165,7 +170,7 @@ pub async fn run(
         tracing::info!(host.id = %proven.host, source = %from, code = refused.code, reason = refused.message, "link refused");
         let _ = stream.tell(gateway_frame::Body::Refused(refused)).await;
     }
-    finish(&mut stream, &connection).await;
+    Box::pin(finish(&mut stream, &connection)).await;
 }
 
 /// What quarantine needs of the stream.
@@ -226,7 +231,7 @@ async fn serve(
     {
         Err(end) => {
             app.links.deregister(proven.host, welcome.link.id);
-            frames::write_down_loss(&app, proven.host, issued, &end).await;
+            Box::pin(frames::write_down_loss(&app, proven.host, issued, &end)).await;
             return;
         }
         Ok(()) => {
@@ -266,8 +271,8 @@ async fn serve(
         }
         End::Lost(_) | End::Goodbye(_) | End::TakenOver => {}
     }
-    finish(&mut stream, connection).await;
-    frames::write_down_loss(&app, proven.host, issued, &end).await;
+    Box::pin(finish(&mut stream, connection)).await;
+    Box::pin(frames::write_down_loss(&app, proven.host, issued, &end)).await;
 }
 
 impl Session {
@@ -275,7 +280,7 @@ impl Session {
         let mut advance =
             tokio::time::interval_at(tokio::time::Instant::now() + ADVANCE_EVERY, ADVANCE_EVERY);
         // What happened between the admission's reading and the registration.
-        if let Err(end) = self.look().await {
+        if let Err(end) = Box::pin(self.look()).await {
             return end;
         }
         let app = Arc::clone(&self.app);
@@ -284,14 +289,14 @@ impl Session {
                 biased;
                 () = app.tasks.stop().cancelled() => return End::Stopping,
                 request = self.mailbox.recv() => match request {
-                    Some(request) => self.requested(request).await,
+                    Some(request) => Box::pin(self.requested(request)).await,
                     None => return End::TakenOver,
                 },
                 frame = self.stream.next() => match frame {
                     Ok(body) => self.arrived(body).await,
                     Err(end) => Err(end),
                 },
-                _ = advance.tick() => self.advance().await,
+                _ = advance.tick() => Box::pin(self.advance()).await,
             };
             if let Err(end) = step {
                 return end;

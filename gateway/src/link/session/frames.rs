@@ -45,10 +45,10 @@ impl Session {
                 }
                 Ok(())
             }
-            agent_frame::Body::CounterStored(stored) => self.counter_stored(stored).await,
-            agent_frame::Body::Facts(facts) => self.facts(facts).await,
-            agent_frame::Body::Renew(renew) => self.renew(renew).await,
-            agent_frame::Body::Goodbye(goodbye) => self.goodbye(goodbye).await,
+            agent_frame::Body::CounterStored(stored) => Box::pin(self.counter_stored(stored)).await,
+            agent_frame::Body::Facts(facts) => Box::pin(self.facts(facts)).await,
+            agent_frame::Body::Renew(renew) => Box::pin(self.renew(renew)).await,
+            agent_frame::Body::Goodbye(goodbye) => Box::pin(self.goodbye(goodbye)).await,
             agent_frame::Body::Hello(_) => Err(End::Lost("a second hello".to_owned())),
         }
     }
