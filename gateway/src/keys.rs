@@ -83,6 +83,7 @@ pub struct ServerKeys {
     hash: Key,
     audit: Key,
     seal: LessSafeKey,
+    reset: Key,
 }
 
 /// Wiped when dropped.
@@ -120,6 +121,7 @@ impl ServerKeys {
             hash: part("loopback hash key v1"),
             audit: part("loopback audit key v1"),
             seal: LessSafeKey::new(seal),
+            reset: part("loopback stateless reset key v1"),
         }
     }
 
@@ -136,6 +138,11 @@ impl ServerKeys {
     /// The master key of the audit chains.
     pub fn audit_key(&self) -> AuditChainKey {
         AuditChainKey::new(*self.audit)
+    }
+
+    /// What makes connections of the life before recognisable after a restart.
+    pub fn reset_key(&self) -> &[u8; 32] {
+        &self.reset
     }
 
     /// Encrypts `plain`. `context` says what it is (which record, which field) and

@@ -17,7 +17,7 @@ use ::link::accept::Acceptor;
 use ::link::carrier::Hub;
 use ::link::socket::{GATEWAY_BUFFER, bind_udp};
 use ::link::tls::Verifier;
-use ::link::transport::{IDLE_TIMEOUT, endpoint_config, server_config};
+use ::link::transport::{IDLE_TIMEOUT, gateway_endpoint_config, server_config};
 use ::link::verify::system_clock;
 use anyhow::Context as _;
 use gateway_store::{Mirror, OpenOptions, RedbStore, Store};
@@ -266,7 +266,7 @@ fn listen_quic(
         tracing::warn!("{advice}");
     }
     let udp = quinn::Endpoint::new(
-        endpoint_config(),
+        gateway_endpoint_config(app.keys.reset_key()),
         Some(config.clone()),
         bound.socket,
         Arc::new(quinn::TokioRuntime),
