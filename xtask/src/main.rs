@@ -19,6 +19,7 @@ mod openapi;
 mod play;
 mod release;
 mod report;
+mod sim;
 mod tidy;
 mod workspace;
 
@@ -42,6 +43,8 @@ cargo xtask COMMAND
   abuse [--tests] [--run]     docs/abuse.md case by case: covered, not yet, missing; --run: its tests
   faults [CASE.. | --list] [--rounds N] [--short] [--release] [--json]
                               kill, cut, fill and break the gateway; prints the fault table
+  sim [--seeds N] [--hosts H] [--hours T] [--break KIND] | --seed S [--trace]
+                              gateway and agents on virtual time; docs/simulation.md
   fuzz [TARGET.. | --list] [--seconds N] [--keep]
                               search for inputs that break a reader; --keep: let the corpus grow
   bench [ROW.. | --list] [--json] [--rounds N] [--agents N]
@@ -80,6 +83,7 @@ fn run() -> Result<ExitCode> {
         "faults" => faults::run(&workspace, args),
         "bench" => bench::run(&workspace, args),
         "fuzz" => fuzz::run(&workspace, args),
+        "sim" => sim::run(&workspace, args),
         "help" => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)

@@ -64,6 +64,10 @@ pub(super) const HOUSE: Table = Table {
         ("e2e", Just(&[])),
         ("faults", Just(&["e2e", "gateway-store"])),
         ("xtask", Just(&["e2e", "faults", "release"])),
+        (
+            "sim",
+            Just(&["model", "protocol", "gateway-core", "agent-core"]),
+        ),
         ("tests", All),
         ("fuzz", All),
         ("bench", All),
