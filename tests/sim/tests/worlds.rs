@@ -13,7 +13,16 @@ fn options(broken: Option<Break>) -> Options {
 #[test]
 fn every_invariant_holds_in_many_worlds() {
     for seed in 1..=64 {
-        if let Err(broken) = World::new(seed, &options(None), true).run() {
+        if let Err(broken) = World::new(
+            seed,
+            &Options {
+                hours: 2,
+                ..options(None)
+            },
+            true,
+        )
+        .run()
+        {
             panic!("seed {seed}: {:?}\n{}", broken.0, broken.1.join("\n"));
         }
     }
