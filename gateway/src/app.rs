@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::rate::{Limits, Quota};
 use crate::releases::Releases;
 use crate::state::catalog::Catalog;
+use crate::state::records::RestoredRecordV1;
 use crate::tasks::Tasks;
 use crate::usage::KeyUses;
 
@@ -38,6 +39,8 @@ pub struct App {
     pub config: Config,
     /// Which deployment this is.
     pub deployment: DeploymentId,
+    /// About the last time when the state was restored from a backup.
+    pub restored: Option<RestoredRecordV1>,
     /// The durable state.
     pub store: Arc<dyn Store>,
     /// Its mirror in memory.
@@ -126,6 +129,14 @@ impl App {
     /// Whether automatic actions stand still.
     pub fn frozen(&self) -> bool {
         self.frozen.load(Ordering::Relaxed)
+    }
+
+    /// The life of the state that this gateway serves: rises with each restore, 0 before
+    /// the first.
+    pub fn incarnation(&self) -> u64 {
+        self.restored
+            .as_ref()
+            .map_or(0, |restored| restored.incarnation)
     }
 
     /// A new id.

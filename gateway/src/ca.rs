@@ -339,6 +339,36 @@ impl fmt::Debug for CertificateAuthority {
     }
 }
 
+/// Makes a restored authority's trust bundle newer than every bundle that was handed out
+/// since the backup was made: hosts take only newer ones, and would keep believing those
+/// of a rotation that no longer exists, and miss the next one. `incarnation` rises with
+/// every restore and is far above the number of any rotation.
+pub fn fence_restored(
+    dir: &Path,
+    deployment: DeploymentId,
+    incarnation: u64,
+) -> Result<(), CaError> {
+    let path = dir.join(FILE);
+    let damaged = |what| CaError::Damaged {
+        path: path.clone(),
+        what,
+    };
+    let bytes = files::read_private(&path, FILE_LIMIT)?
+        .ok_or_else(|| damaged("it is missing".to_owned()))?;
+    let mut state = State::from_bytes(&bytes).map_err(damaged)?;
+    if state.deployment != deployment {
+        let found = state.deployment;
+        return Err(CaError::Deployment {
+            path,
+            found,
+            wanted: deployment,
+        });
+    }
+    state.trust_version = incarnation.max(state.trust_version.saturating_add(1));
+    files::write_private(&path, &state.to_bytes())?;
+    Ok(())
+}
+
 /// The middle of a validity that began `now`.
 fn half_of(now: Timestamp, not_after: Timestamp) -> Timestamp {
     now.saturating_add(not_after.since(now) / 2)

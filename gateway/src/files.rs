@@ -7,7 +7,8 @@
 //! temporary left behind is replaced by the next write.
 //!
 //! A file that others can read is refused rather than repaired: whoever changed the
-//! mode may have read it already, and a person must decide what that means.
+//! mode may have read it already, and a person must decide what that means. Only an
+//! empty folder, in which there was nothing to read, is closed without a word.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -64,13 +65,18 @@ pub enum FileError {
 }
 
 /// Makes `path` and its missing parents with mode 0700, or makes sure that an
-/// existing folder is private.
+/// existing folder is private. An empty one that is open is closed.
 pub fn ensure_private_dir(path: &Path) -> Result<(), FileError> {
     match fs::metadata(path) {
         Ok(found) if !found.is_dir() => Err(FileError::WrongKind {
             path: path.to_owned(),
             wanted: "folder",
         }),
+        Ok(found) if found.permissions().mode() & 0o077 != 0 && is_empty(path)? => {
+            // Nothing was in it that anybody could have read: made by hand a moment ago.
+            let private = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(path, private).map_err(io_error("close to others", path))
+        }
         Ok(found) => check_mode(path, found.permissions().mode(), 0o077, 0o700),
         Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new()
             .recursive(true)
@@ -80,6 +86,11 @@ pub fn ensure_private_dir(path: &Path) -> Result<(), FileError> {
             .map_err(io_error("create folder", path)),
         Err(error) => Err(io_error("look at", path)(error)),
     }
+}
+
+fn is_empty(dir: &Path) -> Result<bool, FileError> {
+    let mut entries = fs::read_dir(dir).map_err(io_error("list", dir))?;
+    Ok(entries.next().is_none())
 }
 
 /// Puts `bytes` at `path`, in place of what is there.
@@ -321,11 +332,17 @@ mod tests {
 
         let dir = root.path().join("dir");
         fs::create_dir(&dir).unwrap();
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        let open = || fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        open();
+        ensure_private_dir(&dir).expect("there was nothing to read in it");
+        assert_eq!(mode(&dir), 0o700);
+        open();
+        fs::write(dir.join("state"), "x").unwrap();
         assert!(matches!(
             ensure_private_dir(&dir),
             Err(FileError::TooOpen { .. })
         ));
+        assert_eq!(mode(&dir), 0o755, "for a person to look at");
     }
 
     #[test]

@@ -10,11 +10,16 @@
 //!
 //! Read in this order: [`app`] is what everything shares, [`state`] what is
 //! known, [`http`] and [`handlers`] how people change it, [`link`] how hosts do,
-//! [`reconcile`] what happens by itself, [`serve`] the order of start and stop.
+//! [`reconcile`] what happens by itself, [`serve`] the order of start and stop,
+//! [`backup`] how a deployment survives its machine.
 
+pub mod admin;
 pub mod app;
+pub mod args;
 pub mod auth;
+pub mod backup;
 pub mod ca;
+pub mod commands;
 pub mod config;
 pub mod error;
 pub mod events;

@@ -20,18 +20,19 @@ use ::link::tls::Verifier;
 use ::link::transport::{IDLE_TIMEOUT, gateway_endpoint_config, server_config};
 use ::link::verify::system_clock;
 use anyhow::Context as _;
-use gateway_store::{Mirror, OpenOptions, RedbStore, Store};
+use gateway_store::{Mirror, OpenOptions, Read, RedbStore, Store, fetch};
 use model::Timestamp;
 use model::ids::DeploymentId;
 use tokio::net::TcpListener;
 
 use crate::app::{App, Rates, wall_clock};
+use crate::backup;
 use crate::ca::CertificateAuthority;
 use crate::ca::https::HttpsSource;
 use crate::config::Config;
 use crate::events::EventHub;
 use crate::files;
-use crate::http::{routes, server};
+use crate::http::{admin, routes, server};
 use crate::keys::{OwnerSecret, ServerKeys};
 use crate::link::listener;
 use crate::link::registry::Links;
@@ -39,11 +40,12 @@ use crate::metrics::Metrics;
 use crate::reconcile;
 use crate::releases::Releases;
 use crate::state::catalog::Catalog;
+use crate::state::records::RestoredRecordV1;
 use crate::tasks::{Failure, Tasks};
 use crate::usage::KeyUses;
 
 /// The store, in the state directory.
-const STORE_FILE: &str = "loopback.redb";
+pub(crate) const STORE_FILE: &str = "loopback.redb";
 /// Certificates are looked at this often: ours are renewed at half their life, an
 /// operator's files may have been replaced. The look costs two stats.
 const RENEWAL_LOOK: Duration = Duration::from_secs(60);
@@ -71,6 +73,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let started = Instant::now();
     let state = config.state_dir.clone();
     files::ensure_private_dir(&state)?;
+    backup::restore::refuse_unfinished(&state)?;
     // Secrets are made with the state and never again: new ones beside old state
     // would cut off every host and void every token without a word.
     let fresh = !state.join(STORE_FILE).exists();
@@ -89,6 +92,10 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     }
     let options = OpenOptions::new(keys.audit_key()).deployment(deployment.to_bytes());
     let store = open_store(&state, options).await?;
+    let key = RestoredRecordV1::the_key();
+    let restored = fetch::<RestoredRecordV1>(&*store, &key, Read::Linearizable).await;
+    let restored = restored.context("read whether the state was restored")?;
+    let restored = restored.map(|stored| stored.record);
 
     let metrics = Metrics::new();
     let tasks = Tasks::new(metrics.clone());
@@ -127,6 +134,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
 
     let app = Arc::new(App {
         deployment,
+        restored,
         store: Arc::clone(&store) as Arc<dyn Store>,
         catalog,
         mirror,
@@ -157,13 +165,15 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     app.tasks
         .spawn_critical("releases", app.releases.clone().follow(app.tasks.clone()));
     let (router, _) = routes(Arc::clone(&app));
-    server::spawn(&app, listener, router)
+    let local = admin::routes(Arc::clone(&app), Arc::clone(&store));
+    server::spawn(&app, listener, router, local)
         .await
         .context("serve HTTP")?;
     tracing::info!(
         address = %address,
         url = %app.public_url,
         deployment = %deployment,
+        incarnation = app.incarnation(),
         hosts = app.catalog.read().hosts.len(),
         took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "gateway serves"

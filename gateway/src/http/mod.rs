@@ -1,6 +1,7 @@
 //! HTTP: the listener, the way of a request to its handler, and the list of
 //! routes.
 
+pub mod admin;
 pub mod call;
 pub mod dispatch;
 pub mod problem;

@@ -59,15 +59,21 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// How long accepting rests when the system refuses (out of file descriptors, mostly).
 const REST: Duration = Duration::from_millis(200);
 
-/// Opens all doors of `app`: HTTPS on `listener`, the admin socket, and plain HTTP
-/// where the configuration asks for it.
-pub async fn spawn(app: &App, listener: TcpListener, router: Router) -> Result<(), ServeError> {
+/// Opens all doors of `app`: HTTPS on `listener`, the admin socket with `admin` behind
+/// it too, and plain HTTP where the configuration asks for it.
+pub async fn spawn(
+    app: &App,
+    listener: TcpListener,
+    router: Router,
+    admin: Router,
+) -> Result<(), ServeError> {
     let settings = Settings::from(&app.config);
     let tls = app.ca.https().server_config()?;
-    let admin = bind_admin_socket(&app.config.state_dir.join(ADMIN_SOCKET))?;
+    let socket = bind_admin_socket(&app.config.state_dir.join(ADMIN_SOCKET))?;
+    let admin = router.clone().merge(admin);
     let mut doors = vec![
         ("http.tls", Door::Https(listener, tls)),
-        ("http.admin", Door::Admin(admin)),
+        ("http.admin", Door::Admin(socket, admin)),
     ];
     if let Some(address) = app.config.insecure_http_listen {
         let bound = TcpListener::bind(address).await;
@@ -159,8 +165,8 @@ pub enum Door {
     Https(TcpListener, Arc<rustls::ServerConfig>),
     /// Plain HTTP over TCP.
     Plain(TcpListener),
-    /// The admin socket.
-    Admin(UnixListener),
+    /// The admin socket, and what is behind it instead of the router of the others.
+    Admin(UnixListener, Router),
 }
 
 /// Serves one router behind any number of doors.
@@ -183,7 +189,8 @@ enum Visitor {
     },
     Admin {
         stream: UnixStream,
-        uid: Option<u32>,
+        uid: u32,
+        router: Router,
     },
 }
 
@@ -211,7 +218,7 @@ impl Server {
                     refusing = false;
                     let tls = match &door {
                         Door::Https(_, tls) => Some(Arc::clone(tls)),
-                        Door::Plain(_) | Door::Admin(_) => None,
+                        Door::Plain(_) | Door::Admin(..) => None,
                     };
                     let server = Arc::clone(&self);
                     self.tasks.spawn("http.connection", async move {
@@ -233,7 +240,7 @@ impl Server {
     async fn accept(&self, door: &Door) -> io::Result<Option<(Visitor, OwnedSemaphorePermit)>> {
         let slots = match door {
             Door::Https(..) | Door::Plain(_) => &self.slots,
-            Door::Admin(_) => &self.admin_slots,
+            Door::Admin(..) => &self.admin_slots,
         };
         let slot = Arc::clone(slots)
             .acquire_owned()
@@ -244,9 +251,21 @@ impl Server {
                 .accept()
                 .await
                 .map(|(stream, peer)| self.admit(stream, peer)),
-            Door::Admin(listener) => listener.accept().await.map(|(stream, _)| {
+            Door::Admin(listener, router) => listener.accept().await.map(|(stream, _)| {
                 let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-                Some(Visitor::Admin { stream, uid })
+                let Some(uid) = uid.filter(|uid| may_administer(*uid)) else {
+                    tracing::warn!(
+                        ?uid,
+                        "somebody else than root and this user on the admin socket"
+                    );
+                    return None;
+                };
+                let router = router.clone();
+                Some(Visitor::Admin {
+                    stream,
+                    uid,
+                    router,
+                })
             }),
         };
         match accepted {
@@ -279,6 +298,12 @@ impl Server {
             guard,
         })
     }
+}
+
+/// Root and the gateway's own user, who could read its memory anyway. The socket's mode
+/// says the same; this holds if somebody changes it.
+fn may_administer(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 /// Makes the socket for administrators on this machine: mode 0600, in a folder that

@@ -11,6 +11,7 @@
 //! name/KIND/PARENT/NAME         holds a name, so that it is unique
 //! idempotency/USR/KEY           the answer to a request, for its repetition
 //! deployment/claimed            the first run is over
+//! restored/last                 the state was put back from a backup
 //! ```
 //!
 //! A host is three records so that an operator's edit, a reconnect and a report
@@ -53,6 +54,7 @@ records! {
     NameRecordV1 "name";
     IdempotencyRecordV1 "idempotency";
     ClaimedRecordV1 "deployment";
+    RestoredRecordV1 "restored";
 }
 
 /// The key of the record of kind `R` named by one id.
@@ -377,6 +379,30 @@ pub struct ClaimedRecordV1 {
     pub owner: UserId,
     /// When.
     pub at: Timestamp,
+}
+
+/// The state was restored from a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredRecordV1 {
+    /// The revision at which this life of the state began. Rises with each restore,
+    /// also of the same backup, and is above every revision of earlier lives: the
+    /// fence for whatever must not happen twice.
+    pub incarnation: u64,
+    /// When.
+    pub at: Timestamp,
+    /// When the backup had been made.
+    pub backup_made_at: Timestamp,
+    /// The revision that the backup was of.
+    pub backup_revision: u64,
+    /// The life that the backup was of; 0 for the first.
+    pub backup_incarnation: u64,
+}
+
+impl RestoredRecordV1 {
+    /// The key of the only one: about the last restore.
+    pub fn the_key() -> Key {
+        <Self as Record>::key(&["last"]).expect("a plain word")
+    }
 }
 
 #[cfg(test)]

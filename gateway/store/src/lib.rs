@@ -30,7 +30,10 @@ pub mod testing;
 
 pub use audit::{AuditPage, audit_chains, audit_head, audit_list};
 pub use batch::{AuditDraft, Batch, Condition, MAX_BATCH_BYTES, MAX_BATCH_KEYS, RequestId};
-pub use engine::{Disk, Identity, OpenError, OpenOptions, RedbStore, Stats, Verify};
+pub use engine::{
+    BadChunk, Disk, Export, ExportError, FORMAT, Identity, Import, ImportError, MAX_CHUNK_BYTES,
+    OpenError, OpenOptions, RedbStore, Stats, Totals, Verify, check_chunk,
+};
 pub use error::{CommitError, ReadError, Unavailable};
 pub use key::{Key, KeyError, Prefix};
 pub use lease::{Lease, LeaseEnded, LeaseId};

@@ -38,6 +38,11 @@ pub struct Rev(pub(crate) u64);
 impl Rev {
     /// Before everything.
     pub const ZERO: Self = Self(0);
+
+    /// As a number, for a record that has to tell one life of a store from another.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for Rev {

@@ -18,7 +18,7 @@ pub struct ClientAddr(pub IpAddr);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalAdmin {
     /// The process at the other end runs as this user.
-    pub uid: Option<u32>,
+    pub uid: u32,
 }
 
 /// Where a request comes from: the peer, or, as far as the peer and those before it

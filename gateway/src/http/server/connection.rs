@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use api::ProblemCode;
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{Request, Response, header};
 use futures_util::FutureExt as _;
@@ -56,10 +57,14 @@ impl Server {
         let _counted = self.metrics.http_connection();
         let limit = self.settings.stall;
         match visitor {
-            Visitor::Admin { stream, uid } => {
+            Visitor::Admin {
+                stream,
+                uid,
+                router,
+            } => {
                 let stream = Stalling::new(stream, limit, ());
-                self.speak(stream, Origin::Admin(LocalAdmin { uid }), Protocol::Http1)
-                    .await;
+                let origin = Origin::Admin(LocalAdmin { uid });
+                self.speak(stream, origin, Protocol::Http1, router).await;
             }
             Visitor::Tcp {
                 stream,
@@ -68,9 +73,9 @@ impl Server {
             } => {
                 tune(&stream, limit);
                 let stream = Stalling::new(stream, limit, guard);
-                let origin = Origin::Peer(peer.ip());
+                let (origin, router) = (Origin::Peer(peer.ip()), self.router.clone());
                 let Some(tls) = tls else {
-                    return self.speak(stream, origin, Protocol::Http1).await;
+                    return self.speak(stream, origin, Protocol::Http1, router).await;
                 };
                 let handshake = TlsAcceptor::from(tls).accept(stream);
                 match tokio::time::timeout(self.settings.handshake, handshake).await {
@@ -79,7 +84,7 @@ impl Server {
                             Some(b"h2") => Protocol::Http2,
                             _ => Protocol::Http1,
                         };
-                        self.speak(stream, origin, protocol).await;
+                        self.speak(stream, origin, protocol, router).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
@@ -88,8 +93,13 @@ impl Server {
         }
     }
 
-    async fn speak<S>(self: Arc<Self>, stream: S, origin: Origin, protocol: Protocol)
-    where
+    async fn speak<S>(
+        self: Arc<Self>,
+        stream: S,
+        origin: Origin,
+        protocol: Protocol,
+        router: Router,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Arc::new(Activity::new());
@@ -97,8 +107,8 @@ impl Server {
             let (server, activity) = (Arc::clone(&self), Arc::clone(&activity));
             service_fn(move |request| {
                 let busy = activity.begin();
-                let server = Arc::clone(&server);
-                async move { Ok::<_, Infallible>(server.answer(request, origin, busy).await) }
+                let (server, router) = (Arc::clone(&server), router.clone());
+                async move { Ok::<_, Infallible>(server.answer(request, origin, busy, router).await) }
             })
         };
         let builder = self.builder(protocol);
@@ -165,6 +175,7 @@ impl Server {
         request: Request<Incoming>,
         origin: Origin,
         busy: Busy,
+        router: Router,
     ) -> Response<Body> {
         let mut request = request.map(Body::new);
         if let Some(error) = self.refusal(&request) {
@@ -177,7 +188,7 @@ impl Server {
                 request.extensions_mut().insert(client).map(drop)
             }
         };
-        let handled = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
+        let handled = AssertUnwindSafe(router.oneshot(request)).catch_unwind();
         let response = match handled.await {
             Ok(Ok(response)) => response,
             Err(panic) => {

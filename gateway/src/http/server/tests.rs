@@ -77,7 +77,7 @@ fn whoami(request: &Request) -> String {
     let admin = request.extensions().get::<LocalAdmin>();
     format!(
         "{client:?} {:?}",
-        admin.map(|admin| admin.uid == Some(rustix::process::getuid().as_raw()))
+        admin.map(|admin| admin.uid == rustix::process::getuid().as_raw())
     )
 }
 
@@ -484,7 +484,8 @@ async fn abuse_14_the_admin_socket_is_private_marked_and_has_room_of_its_own() {
     let address = tcp.local_addr().unwrap();
     let server = Server::new(router(), settings, tasks.clone(), metrics);
     tasks.spawn_critical("http.plain", Arc::clone(&server).serve(Door::Plain(tcp)));
-    tasks.spawn_critical("http.admin", server.serve(Door::Admin(admin)));
+    let behind = router().route("/admin/v1/only", get(|| async { "here" }));
+    tasks.spawn_critical("http.admin", server.serve(Door::Admin(admin, behind)));
     let _hog = TcpStream::connect(address).await.unwrap();
     until("all slots are taken", || {
         tasks.running("http.connection") == 1
@@ -494,6 +495,9 @@ async fn abuse_14_the_admin_socket_is_private_marked_and_has_room_of_its_own() {
     let claim = one("/client", "X-Forwarded-For: 192.0.2.7\r\n");
     let answer = talk(socket, &claim).await;
     assert!(answer.ends_with("None Some(true)"), "{answer}");
+    let socket = UnixStream::connect(&path).await.unwrap();
+    let answer = talk(socket, &one("/admin/v1/only", "")).await;
+    assert!(answer.ends_with("here"), "{answer}");
 
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "not a socket").unwrap();

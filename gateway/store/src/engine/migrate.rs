@@ -17,7 +17,10 @@ pub(super) type Migration = fn(&WriteTransaction) -> Result<(), Unavailable>;
 /// `MIGRATIONS[0]` goes from format 1 to format 2, and so on.
 pub(super) const MIGRATIONS: &[Migration] = &[];
 
-/// The format that this build writes.
+/// The format of the tables that this build writes.
+pub const FORMAT: u32 = format_after(MIGRATIONS);
+
+/// The format that `migrations` lead to.
 pub(super) const fn format_after(migrations: &[Migration]) -> u32 {
     // A handful of functions: the cast cannot lose anything.
     migrations.len() as u32 + 1
@@ -40,7 +43,8 @@ pub(super) fn migrate(db: &Database, migrations: &[Migration]) -> Result<(), Ope
     Ok(())
 }
 
-fn format_of(db: &Database) -> Result<u32, OpenError> {
+/// The format of the file.
+pub(super) fn format_of(db: &Database) -> Result<u32, OpenError> {
     let read = || {
         let snapshot = db.begin_read().map_err(tables::unavailable)?;
         let table = snapshot.open_table(META).map_err(tables::unavailable)?;

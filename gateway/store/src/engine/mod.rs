@@ -32,10 +32,12 @@
 //!
 //! Modules: `open` gets from a path to a checked file, `migrate` from an older
 //! format to this one, `tables` is what lies in the file, `apply` is one batch
-//! against one transaction, `writer` the thread, `backend` the disk underneath.
+//! against one transaction, `writer` the thread, `backend` the disk underneath,
+//! `export` the whole of it for a backup, and back.
 
 mod apply;
 mod backend;
+mod export;
 mod migrate;
 mod open;
 mod queue;
@@ -56,6 +58,10 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
 pub use self::backend::Disk;
+pub use self::export::{
+    BadChunk, Export, ExportError, Import, ImportError, MAX_CHUNK_BYTES, Totals, check_chunk,
+};
+pub use self::migrate::FORMAT;
 pub use self::open::{Identity, OpenError, OpenOptions, Verify};
 
 use self::queue::{Job, Queue};
@@ -189,6 +195,23 @@ impl RedbStore {
         let stopped = failed.wait_for(Option::is_some).await;
         let why = stopped.ok().and_then(|why| why.clone());
         why.unwrap_or(Unavailable::Closed) // The sender lives as long as we do.
+    }
+
+    /// The latest committed state, to be read as a whole while writers go on.
+    pub async fn export(&self) -> Result<Export, Unavailable> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.queue.push(Job::Export(answer))?;
+        answered.await.unwrap_or(Err(Unavailable::Closed))
+    }
+
+    /// The state of a store that no process serves, under its lock. Nothing in it is
+    /// changed: the leases of its last process stay, and an older format stays what it
+    /// is. Blocks.
+    pub fn export_stopped(
+        path: impl AsRef<Path>,
+        options: &OpenOptions,
+    ) -> Result<Export, OpenError> {
+        open::open_stopped(path.as_ref(), options)
     }
 
     /// Writes what waits, ends every watch, closes the file.

@@ -23,7 +23,8 @@ use redb::{
 };
 
 use super::backend::{Backend, Disk};
-use super::migrate::{MIGRATIONS, format_after, migrate};
+use super::export::Export;
+use super::migrate::{MIGRATIONS, format_after, format_of, migrate};
 use super::tables::{
     self, KV, LEASED, META, Snapshot, io_unavailable, meta, meta_bytes, unavailable,
 };
@@ -247,6 +248,32 @@ pub(super) fn reopen(
     Ok((db, snapshot))
 }
 
+/// Opens the store at `path` to read all of it, and changes nothing in it.
+pub(super) fn open_stopped(path: &Path, options: &OpenOptions) -> Result<Export, OpenError> {
+    let metadata = fs::metadata(path).map_err(|source| OpenError::Io {
+        action: "look at the store's file",
+        source,
+    })?;
+    if !metadata.is_file() {
+        return Err(OpenError::NotAStore);
+    }
+    if metadata.len() == 0 {
+        return Err(OpenError::Corrupt {
+            what: "the file is empty".to_owned(),
+        });
+    }
+    let db = open_database(&Disk::file(path), options, options.verify)?;
+    if is_blank(&db)? {
+        return Err(OpenError::NotAStore);
+    }
+    let (found, supported) = (format_of(&db)?, format_after(MIGRATIONS));
+    if found > supported {
+        return Err(OpenError::Newer { found, supported });
+    }
+    check_audit_key(&db, options)?;
+    Ok(Export::of_stopped(db)?)
+}
+
 /// Makes the file if there is none, and keeps others out of it.
 pub(super) fn prepare_file(path: &Path, options: &OpenOptions) -> Result<(), OpenError> {
     let io = |action| move |source| OpenError::Io { action, source };
@@ -401,12 +428,20 @@ pub(super) fn stamp_format(disk: &Disk, format: u32) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn check_identity(db: &Database, options: &OpenOptions) -> Result<Identity, OpenError> {
+fn check_audit_key(db: &Database, options: &OpenOptions) -> Result<(), OpenError> {
     let snapshot = db.begin_read().map_err(unavailable)?;
     let table = snapshot.open_table(META).map_err(unavailable)?;
-    if meta_bytes(&table, meta::AUDIT_KEY)? != Some(options.audit_key.fingerprint()) {
-        return Err(OpenError::OtherAuditKey);
+    if meta_bytes(&table, meta::AUDIT_KEY)? == Some(options.audit_key.fingerprint()) {
+        Ok(())
+    } else {
+        Err(OpenError::OtherAuditKey)
     }
+}
+
+fn check_identity(db: &Database, options: &OpenOptions) -> Result<Identity, OpenError> {
+    check_audit_key(db, options)?;
+    let snapshot = db.begin_read().map_err(unavailable)?;
+    let table = snapshot.open_table(META).map_err(unavailable)?;
     let created = meta_bytes(&table, meta::CREATED)?.map_or(0, u64::from_be_bytes);
     let mut deployment = meta_bytes(&table, meta::DEPLOYMENT)?;
     match (deployment, options.deployment) {

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::export::Export;
 use crate::{Batch, CommitError, LeaseId, Rev, Unavailable};
 
 /// Room for batches that wait, in KiB: 64 full batches, or thousands of usual
@@ -32,6 +33,8 @@ pub(super) enum Job {
     },
     /// Delete the keys of a lease that was dropped.
     EndLease(LeaseId),
+    /// Begin to read everything.
+    Export(oneshot::Sender<Result<Export, Unavailable>>),
 }
 
 pub(super) struct Queue {

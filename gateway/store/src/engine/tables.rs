@@ -79,7 +79,7 @@ impl<'a> Stored<'a> {
         Ok(())
     }
 
-    fn to_item(&self) -> Item {
+    pub(super) fn to_item(&self) -> Item {
         Item {
             value: Bytes::copy_from_slice(self.value),
             rev: self.rev,

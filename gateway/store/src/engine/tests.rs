@@ -1,10 +1,11 @@
 //! What only the embedded engine promises: files, crashes, groups, migrations.
 
 mod crash;
+mod export;
 mod faults;
 mod files;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use redb::Database;
 
 use super::apply::{Applied, Applier, Context, Refused};
+use super::export::Export;
 use super::open::{self, OpenOptions, Verify};
 use super::queue::{Answer, Job, Taken};
 use super::tables::Snapshot;
@@ -71,6 +72,9 @@ impl Writer {
                     Job::EndLease(id) => {
                         self.ending.insert(id);
                     }
+                    Job::Export(answer) => {
+                        let _ = answer.send(self.export()); // Nobody may be waiting.
+                    }
                 }
             }
             self.ending
@@ -89,6 +93,16 @@ impl Writer {
             // Everything acknowledged is synced; the next open repairs the rest.
             tracing::warn!(%error, "the store did not close cleanly");
         }
+    }
+
+    fn export(&mut self) -> Result<Export, Unavailable> {
+        self.ensure_open()?;
+        let db = self.db.as_ref().ok_or(Unavailable::Closed)?;
+        catch_unwind(AssertUnwindSafe(|| Export::begin(db))).unwrap_or_else(|_panic| {
+            Err(Unavailable::Corrupt(
+                "its pages do not fit together".to_owned(),
+            ))
+        })
     }
 
     fn deadline(&self) -> Option<Instant> {
