@@ -295,7 +295,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// What comes next; nothing at the end, once everything was found to be whole.
-    pub fn next(&mut self) -> Result<Option<Event<'_>>, BackupError> {
+    pub fn next_event(&mut self) -> Result<Option<Event<'_>>, BackupError> {
         if self.over {
             return Ok(None);
         }
@@ -322,7 +322,7 @@ impl<R: Read> Reader<R> {
 
     /// Reads to the end, looking at nothing but whether it is whole.
     pub fn finish(mut self) -> Result<Summary, BackupError> {
-        while self.next()?.is_some() {}
+        while self.next_event()?.is_some() {}
         let objects = |part: &&Part| matches!(part, Part::Object(_));
         Ok(Summary {
             objects: self.names.iter().filter(objects).count() as u64,

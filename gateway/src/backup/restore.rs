@@ -145,7 +145,7 @@ fn stage<R: Read>(
 ) -> Result<Restored, BackupError> {
     let mut import: Option<Import> = None;
     let mut file: Option<(PathBuf, File)> = None;
-    while let Some(event) = reader.next()? {
+    while let Some(event) = reader.next_event()? {
         match event {
             Event::Begin(Part::Store) => {
                 import = Some(Import::create(&Part::Store.path(staging))?);

@@ -135,7 +135,7 @@ async fn backup(shared: &Shared, admin: Option<LocalAdmin>) -> Result<Response<B
     let taken = take::of_running(&shared.store, &app.config.state_dir, app.now()).await;
     let taken = taken.map_err(|error| {
         tracing::error!(error = %model::error_chain(&error), "a backup could not be made");
-        let detail = format!("{}", model::error_chain(&error));
+        let detail = model::error_chain(&error).to_string();
         Error::new(ProblemCode::Unavailable, detail)
     })?;
     let (pieces, mut arriving) = mpsc::channel(PIECES);

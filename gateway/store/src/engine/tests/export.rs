@@ -144,21 +144,20 @@ async fn an_export_under_writers_is_one_state_and_holds_nobody_up() {
     let store = Arc::new(RedbStore::open(&path, options()).unwrap());
     // Each commit writes the same number twice: a torn state shows two numbers.
     let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..4)
-        .map(|writer| {
-            let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
-            tokio::spawn(async move {
-                let mut n = 0_u64;
-                while !stop.load(Ordering::Relaxed) {
-                    n += 1;
-                    let mut batch = put(&format!("a/{writer}"), &n.to_string());
-                    batch.put(&key(&format!("z/{writer}")), n.to_string());
-                    store.commit(batch).await.unwrap();
-                }
-                n
-            })
-        })
-        .collect();
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..4 {
+        let (store, stop) = (Arc::clone(&store), Arc::clone(&stop));
+        writers.spawn(async move {
+            let mut n = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                n += 1;
+                let mut batch = put(&format!("a/{writer}"), &n.to_string());
+                batch.put(&key(&format!("z/{writer}")), n.to_string());
+                store.commit(batch).await.unwrap();
+            }
+            n
+        });
+    }
     for round in 0..10 {
         let before = store.rev();
         let export = store.export().await.unwrap();
@@ -181,8 +180,8 @@ async fn an_export_under_writers_is_one_state_and_holds_nobody_up() {
         }
     }
     stop.store(true, Ordering::Relaxed);
-    for writer in writers {
-        assert!(writer.await.unwrap() > 0);
+    for written in writers.join_all().await {
+        assert!(written > 0);
     }
 }
 
