@@ -104,13 +104,17 @@ fn write_backup<W: Write>(
             // Two threads and a pipe: the reader sees the very bytes that are written.
             let (from, to) = io::pipe().map_err(BackupError::io("make a pipe for", state))?;
             std::thread::scope(|scope| {
-                let writer = scope.spawn(|| taken.write(io::BufWriter::with_capacity(1 << 18, to)));
+                let writer = scope.spawn(|| {
+                    let sink = io::BufWriter::with_capacity(1 << 18, to);
+                    // Dropped here: the reader waits for the pipe's end.
+                    taken.write(sink).map(drop)
+                });
                 let mut tee = Tee::new(from, sink);
                 let read = Reader::new(&mut tee).and_then(Reader::finish);
                 // Closes the pipe, so that a writer cannot wait for a reader that gave up.
                 let sink = tee.finish();
                 match writer.join() {
-                    Ok(Ok(_)) => Ok((sink?, read?)),
+                    Ok(Ok(())) => Ok((sink?, read?)),
                     // What the disk says comes before what that did to the pipe.
                     Ok(Err(written)) => match read {
                         Err(BackupError::Truncated { .. }) | Ok(_) => Err(written),

@@ -18,8 +18,10 @@ use super::part::Part;
 use super::restore::{Choices, Restored, STAGING, refuse_unfinished, restore};
 use super::*;
 use crate::app::wall_clock;
+use crate::args::Stream;
 use crate::ca::CertificateAuthority;
 use crate::ca::https::HttpsSource;
+use crate::commands;
 use crate::keys::ServerKeys;
 use crate::state::change::{DEPLOYMENT_CHAIN, Origin};
 use crate::state::records::{RestoredRecordV1, TokenRecordV1, key_of};
@@ -190,6 +192,29 @@ fn a_restored_state_is_the_one_that_was_backed_up_and_knows_that_it_was_restored
     assert_eq!(entries.len(), 3);
     let last = String::from_utf8_lossy(&entries[2].body).into_owned();
     assert!(last.contains("system.restored"), "{last}");
+}
+
+#[test]
+fn a_stopped_gateway_is_backed_up_by_the_command_and_no_file_is_overwritten() {
+    let world = World::new();
+    let path = world.root.path().join("file.backup");
+    let file = Stream::File(path.clone());
+    let (mut notes, mut out) = (Vec::new(), Vec::new());
+    commands::backup(&world.state(), &file, &mut notes).unwrap();
+    assert!(String::from_utf8_lossy(&notes).contains("not encrypted"));
+    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let error = commands::backup(&world.state(), &file, &mut notes).unwrap_err();
+    assert_eq!(error.code(), "file_exists");
+    let parts = fs::read_dir(world.root.path()).unwrap().count();
+    assert_eq!(parts, 2, "the state and the backup, and no temporary file");
+
+    commands::verify(&file, &mut out).unwrap();
+    let dir = world.root.path().join("elsewhere");
+    commands::restore(&file, &dir, Choices::default(), &mut out).unwrap();
+    let out = String::from_utf8_lossy(&out);
+    assert!(out.contains("1 can be used"), "{out}");
+    open(&dir, world.deployment);
 }
 
 #[test]
