@@ -34,7 +34,7 @@
 //! (`link/session/admit.rs`), and a counter that is ahead of ours is believed
 //! (`gateway_core::clone`).
 //!
-//! Modules: [`format`] is the file, [`part`] the names of what is in it, [`take`]
+//! Modules: [`mod@format`] is the file, [`part`] the names of what is in it, [`take`]
 //! makes one, [`restore`] puts one in place.
 
 pub mod format;
