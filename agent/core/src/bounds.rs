@@ -20,7 +20,7 @@
 //!
 //! The longest waits that a person must end (a bad token, a retired host) are not in
 //! it: there the gateway does not accept the host. A host that was *rejected* for a
-//! reason that has passed waits up to [`REFUSED`](crate::backoff::REFUSED) more.
+//! reason that has passed waits up to [`REFUSED`] more.
 
 use std::time::Duration;
 
