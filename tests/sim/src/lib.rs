@@ -25,16 +25,25 @@ pub enum Break {
     NoGrace,
     /// Every attempt of one machine to join makes another host.
     EnrolTwice,
+    /// A gateway that starts again takes revoked tokens for good ones.
+    RevocationForgotten,
+    /// A retired host is let in.
+    RetiredServed,
+    /// Agents go by their machine's clock, whatever the gateway says.
+    ClockNotLearned,
 }
 
 impl Break {
     /// All of them, with their words.
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::CloneCheck, "clone-check"),
         (Self::BackoffNever, "backoff-never"),
         (Self::CounterUnsynced, "counter-unsynced"),
         (Self::NoGrace, "no-grace"),
         (Self::EnrolTwice, "enrol-twice"),
+        (Self::RevocationForgotten, "revocation-forgotten"),
+        (Self::RetiredServed, "retired-served"),
+        (Self::ClockNotLearned, "clock-not-learned"),
     ];
 }
 
