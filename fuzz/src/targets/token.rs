@@ -39,8 +39,8 @@ fn check<I: SecretKind + std::fmt::Debug>(text: &str) {
             assert!(!format!("{secret:?}").contains(key));
         }
         Err(error) => {
-            let said = error.to_string();
-            assert!(text.len() < 8 || !said.contains(text), "{said}");
+            let nothing = "".parse::<Secret<I>>().err().map(|error| error.to_string());
+            assert_eq!(Some(error.to_string()), nothing, "the text is in the error");
         }
     }
 }
