@@ -55,6 +55,8 @@ pub struct Agent {
     probes: u32,
     /// A suspect link is not answered with one dial after the other.
     rescue_from: Mono,
+    /// When this process got its newest certificate.
+    granted: Option<Mono>,
     last_conn: u64,
     end: End,
 }
@@ -155,6 +157,7 @@ impl Agent {
             refusals: 0,
             probes: 0,
             rescue_from: now.mono,
+            granted: None,
             last_conn: 0,
             end: End::Open,
         }

@@ -76,6 +76,8 @@ pub(crate) struct Joined<'a> {
     pub(crate) rung: Rung,
     pub(crate) welcome: &'a Welcome,
     pub(crate) identity: &'a Identity,
+    /// When this process got its newest certificate.
+    pub(crate) granted: Option<Mono>,
     /// What the hello said the facts are.
     pub(crate) facts: FactsDigest,
 }
@@ -118,6 +120,7 @@ impl Session {
             rung,
             welcome,
             identity,
+            granted,
             facts,
         } = *joined;
         let mut session = Self {
@@ -135,7 +138,7 @@ impl Session {
             quiet_after: dice.between(QUIET.0, QUIET.1),
             looked: now.mono,
             counter: None,
-            renewal: Renewal::Due(renewal_time(identity, dice)),
+            renewal: renewal(identity, granted, now, dice),
             facts_known: (!welcome.want_facts).then_some(facts),
             facts_due: now.mono,
         };
@@ -334,18 +337,35 @@ impl Session {
     }
 
     /// The certificate is in force; for which key.
-    pub(crate) fn renewed(&mut self, identity: &Identity, dice: &mut Dice) -> Option<KeyChoice> {
+    pub(crate) fn renewed(
+        &mut self,
+        identity: &Identity,
+        now: Now,
+        dice: &mut Dice,
+    ) -> Option<KeyChoice> {
         let key = match self.renewal {
             Renewal::Storing { key } => Some(key),
             Renewal::Due(_) | Renewal::Later(_) | Renewal::Asked { .. } => None,
         };
-        self.renewal = Renewal::Due(renewal_time(identity, dice));
+        self.renewal = renewal(identity, Some(now.mono), now, dice);
         key
     }
 
     pub(crate) fn postpone_renewal(&mut self, at_least: Duration, now: Mono, dice: &mut Dice) {
         let wait = at_least + dice.between(RENEWAL_RETRY.0, RENEWAL_RETRY.1);
         self.renewal = Renewal::Later(now.after(wait));
+    }
+}
+
+/// When to renew. A certificate that was due the moment it came is one of clocks that
+/// disagree; asking for the next at once would go on without end.
+fn renewal(identity: &Identity, granted: Option<Mono>, now: Now, dice: &mut Dice) -> Renewal {
+    let at = renewal_time(identity, dice);
+    match granted {
+        Some(granted) if at <= now.wall && now.mono.since(granted) < RENEWAL_RETRY.0 => {
+            Renewal::Later(granted.after(dice.between(RENEWAL_RETRY.0, RENEWAL_RETRY.1)))
+        }
+        Some(_) | None => Renewal::Due(at),
     }
 }
 

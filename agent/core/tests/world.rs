@@ -176,6 +176,21 @@ fn a_certificate_is_renewed_before_half_of_its_life_is_over() {
 }
 
 #[test]
+fn a_certificate_that_is_due_the_moment_it_comes_is_renewed_slowly() {
+    let mut world = World::enrolled();
+    let life = std::mem::take(&mut world.certificate_life);
+    world.run(life / 2);
+    let before = world.renewals.len();
+    assert!(before > 0);
+    world.run(60 * MINUTE);
+    let within = world.renewals.len() - before;
+    assert!(
+        (1..=12).contains(&within),
+        "{within} renewals within an hour"
+    );
+}
+
+#[test]
 fn a_new_identity_is_asked_for_with_a_new_key_and_taken_by_reconnecting() {
     let mut world = World::enrolled();
     world.run(SECOND);

@@ -343,6 +343,7 @@ impl<'a> Step<'a> {
             rung,
             welcome,
             identity: &identity,
+            granted: self.agent.granted,
             facts,
         };
         let session = Session::new(&joined, self.now, &mut self.dice, &mut self.actions);
@@ -410,10 +411,11 @@ impl<'a> Step<'a> {
         self.agent.identity = Some(identity);
         self.agent.refusals = 0;
         let now = self.now.mono;
+        self.agent.granted = Some(now);
         if let Some(session) = &mut self.agent.link
             && session.conn == conn
         {
-            let key = session.renewed(&identity, &mut self.dice);
+            let key = session.renewed(&identity, self.now, &mut self.dice);
             let rung = session.rung;
             if key == Some(KeyChoice::Pending) {
                 self.goodbye(conn, GoodbyeReason::CarrierChange);

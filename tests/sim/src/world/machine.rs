@@ -176,7 +176,7 @@ impl World {
         let disk = self.blank();
         let machine = &mut self.machines[m];
         (machine.synced, machine.disk) = (disk.clone(), disk);
-        machine.token = token;
+        (machine.token, machine.grants) = (token, (0, 0));
         self.note(|| format!("machine {m} is installed anew with {token}"));
         self.start(m);
     }

@@ -19,7 +19,7 @@ use crate::wire::Key;
 
 /// Grants that one machine stores in an hour, at most: its certificate, a key of its own
 /// in quarantine, another host's identity, and answers that came twice.
-const GRANTS_AN_HOUR: u32 = 12;
+const GRANTS_AN_HOUR: u32 = 5;
 /// The longest "come back in" of a refusal.
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
 
