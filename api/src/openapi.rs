@@ -136,6 +136,10 @@ pub fn problems_of(operation: &Operation) -> Vec<ProblemCode> {
             Code::Invalid,
         ]);
     }
+    let query = (operation.query_schema)(&mut SchemaGenerator::default());
+    if !parameters_of(query, "query").is_empty() {
+        codes.push(Code::Invalid);
+    }
     if operation.method != Method::Get {
         codes.extend([Code::StorageFull, Code::Conflict]);
     }

@@ -17,7 +17,7 @@ endpoints! {
     /// This document.
     get_openapi GetOpenapi: GET "/v1/openapi.json", public "the document is the same everywhere", reply 200 as "application/json" Raw;
     /// Metrics in the Prometheus text format.
-    get_metrics GetMetrics: GET "/v1/metrics", needs DeploymentMetricsRead, reply 200 as "text/plain" Raw;
+    get_metrics GetMetrics: GET "/v1/metrics", needs DeploymentMetricsRead, reply 200 as "application/openmetrics-text" Raw;
     /// Make the owner, once, with the secret that the gateway wrote to its own disk.
     claim_first_run ClaimFirstRun: POST "/v1/first-run",
         public "guarded by a one-time secret from the gateway's disk; absent once used",
