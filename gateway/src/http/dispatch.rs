@@ -37,7 +37,7 @@ use tracing::Instrument as _;
 
 use super::call::{Call, Meta, PublicCall, Remember};
 use super::problem;
-use super::server::{ClientAddr, LocalAdmin};
+use super::server::{ClientAddr, LocalAdmin, Standing};
 use crate::app::App;
 use crate::auth::{self, Caller, Denied, Proof, Target};
 use crate::error::{Error, Result};
@@ -349,6 +349,9 @@ async fn identify(app: &App, parts: &Parts, meta: &Meta) -> Result<Arc<Caller>> 
         .and_then(|value| value.to_str().ok());
     match auth::authenticate(app, authorization, meta.now) {
         Ok(caller) => {
+            if let Some(standing) = parts.extensions.get::<Standing>() {
+                standing.prove();
+            }
             if let Err(wait) = app.rates.requests.take(&caller.api_key.id, app.uptime()) {
                 return Err(Error::rate_limited(wait));
             }

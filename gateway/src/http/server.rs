@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! HTTPS  [::]:8443 ──TLS 1.3──┐
-//! plain  127.0.0.1 (if asked) ┼─► slots, per source ─► hyper (h1 | h2) ─► router
-//! admin  STATE/admin.sock ────┘   └ admin: own slots, marked LocalAdmin
+//! plain  127.0.0.1 (if asked) ┼─► seats, per source ─► hyper (h1 | h2) ─► router
+//! admin  STATE/admin.sock ────┘   └ admin: own seats, marked LocalAdmin
 //! ```
 //!
 //! A peer can hold a connection only as long as it gets something done:
@@ -12,12 +12,12 @@
 //! * a peer that does not read what is sent to it is cut off (`stall`);
 //! * reading a body has its deadline where bodies are read, in
 //!   [`crate::http::dispatch`];
-//! * connections are limited in all and per source. When all slots are taken,
-//!   newcomers wait in the kernel's queue, which is bounded too.
+//! * connections are limited in all and per source, and when there is no room, those
+//!   that never carried a valid key make room for newcomers (`seats`).
 //!
 //! Which protocol is spoken, ALPN decides and nobody guesses: hyper's detection from
 //! the first bytes has no deadline. Without ALPN it is HTTP/1.1. Upgrades (agents'
-//! WebSockets) work on HTTP/1.1; an upgraded connection gives its slot back but still
+//! WebSockets) work on HTTP/1.1; an upgraded connection gives its seat back but still
 //! counts for its source.
 //!
 //! Who the client is: the peer's address, or what a trusted proxy says in
@@ -28,7 +28,7 @@
 
 mod client;
 mod connection;
-mod sources;
+mod seats;
 mod stall;
 
 use std::io;
@@ -42,7 +42,7 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::sources::{SourceGuard, Sources};
+use self::seats::{Counted, Seat, Seats};
 use crate::app::App;
 use crate::ca::https::HttpsError;
 use crate::config::{AddressRange, Config};
@@ -51,6 +51,7 @@ use crate::rate::source_of;
 use crate::tasks::Tasks;
 
 pub use self::client::{ClientAddr, LocalAdmin};
+pub use self::seats::Standing;
 
 /// The admin socket's name in the state folder.
 pub const ADMIN_SOCKET: &str = "admin.sock";
@@ -175,9 +176,8 @@ pub struct Server {
     settings: Settings,
     tasks: Tasks,
     metrics: Metrics,
-    slots: Arc<Semaphore>,
-    admin_slots: Arc<Semaphore>,
-    sources: Arc<Sources>,
+    seats: Arc<Seats>,
+    admin_seats: Arc<Semaphore>,
 }
 
 /// What came through a door.
@@ -185,12 +185,14 @@ enum Visitor {
     Tcp {
         stream: TcpStream,
         peer: SocketAddr,
-        guard: SourceGuard,
+        seat: Seat,
+        counted: Counted,
     },
     Admin {
         stream: UnixStream,
         uid: u32,
         router: Router,
+        seat: OwnedSemaphorePermit,
     },
 }
 
@@ -201,9 +203,8 @@ impl Server {
             router,
             tasks,
             metrics,
-            slots: Arc::new(Semaphore::new(settings.connections)),
-            admin_slots: Arc::new(Semaphore::new(ADMIN_CONNECTIONS)),
-            sources: Sources::new(settings.connections_per_source),
+            seats: Seats::new(settings.connections, settings.connections_per_source),
+            admin_seats: Arc::new(Semaphore::new(ADMIN_CONNECTIONS)),
             settings,
         })
     }
@@ -214,7 +215,7 @@ impl Server {
         let mut refusing = false;
         while let Some(accepted) = stop.run_until_cancelled(self.accept(&door)).await {
             match accepted {
-                Ok(Some((visitor, slot))) => {
+                Ok(Some(visitor)) => {
                     refusing = false;
                     let tls = match &door {
                         Door::Https(_, tls) => Some(Arc::clone(tls)),
@@ -222,7 +223,7 @@ impl Server {
                     };
                     let server = Arc::clone(&self);
                     self.tasks.spawn("http.connection", async move {
-                        server.attend(visitor, tls, slot).await;
+                        server.attend(visitor, tls).await;
                     });
                 }
                 Ok(None) => {}
@@ -236,43 +237,40 @@ impl Server {
         }
     }
 
-    /// The next connection and its slot; nothing when it was not let in.
-    async fn accept(&self, door: &Door) -> io::Result<Option<(Visitor, OwnedSemaphorePermit)>> {
-        let slots = match door {
-            Door::Https(..) | Door::Plain(_) => &self.slots,
-            Door::Admin(..) => &self.admin_slots,
-        };
-        let slot = Arc::clone(slots)
-            .acquire_owned()
-            .await
-            .map_err(io::Error::other)?;
+    /// The next connection; nothing when it was not let in.
+    async fn accept(&self, door: &Door) -> io::Result<Option<Visitor>> {
         let accepted = match door {
-            Door::Https(listener, _) | Door::Plain(listener) => listener
-                .accept()
-                .await
-                .map(|(stream, peer)| self.admit(stream, peer)),
-            Door::Admin(listener, router) => listener.accept().await.map(|(stream, _)| {
-                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-                let Some(uid) = uid.filter(|uid| may_administer(*uid)) else {
-                    tracing::warn!(
-                        ?uid,
-                        "somebody else than root and this user on the admin socket"
-                    );
-                    return None;
-                };
-                let router = router.clone();
-                Some(Visitor::Admin {
-                    stream,
-                    uid,
-                    router,
+            Door::Https(listener, _) | Door::Plain(listener) => {
+                self.seats.wait().await;
+                let accepted = listener.accept().await;
+                accepted.map(|(stream, peer)| self.admit(stream, peer))
+            }
+            Door::Admin(listener, router) => {
+                let seats = Arc::clone(&self.admin_seats);
+                let seat = seats.acquire_owned().await.map_err(io::Error::other)?;
+                listener.accept().await.map(|(stream, _)| {
+                    let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+                    let Some(uid) = uid.filter(|uid| may_administer(*uid)) else {
+                        tracing::warn!(
+                            ?uid,
+                            "somebody else than root and this user on the admin socket"
+                        );
+                        return None;
+                    };
+                    let router = router.clone();
+                    Some(Visitor::Admin {
+                        stream,
+                        uid,
+                        router,
+                        seat,
+                    })
                 })
-            }),
+            }
         };
         match accepted {
-            Ok(visitor) => Ok(visitor.map(|visitor| (visitor, slot))),
             // The peer gave up while it waited.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(None),
-            Err(error) => Err(error),
+            accepted => accepted,
         }
     }
 
@@ -288,14 +286,15 @@ impl Server {
         } else {
             Some(source_of(peer.ip()))
         };
-        let Some(guard) = self.sources.enter(source) else {
+        let Some((seat, counted)) = self.seats.take(source) else {
             tracing::debug!(%peer, "too many connections from one source");
             return None;
         };
         Some(Visitor::Tcp {
             stream,
             peer,
-            guard,
+            seat,
+            counted,
         })
     }
 }

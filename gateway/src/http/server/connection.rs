@@ -1,7 +1,7 @@
 //! One connection from its first byte to its last.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use super::client::{LocalAdmin, client_of};
+use super::seats::{Asking, Standing};
 use super::stall::Stalling;
 use super::{Server, Settings, Visitor};
 use crate::error::Error;
@@ -33,9 +33,9 @@ use crate::http::problem;
 use crate::tasks::Named;
 
 /// Where requests on a connection come from.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Origin {
-    Peer(IpAddr),
+    Peer(IpAddr, Standing),
     Admin(LocalAdmin),
 }
 
@@ -46,13 +46,12 @@ enum Protocol {
 }
 
 impl Server {
-    /// Serves a connection to its end. The slot is given back when it ends or becomes
+    /// Serves a connection to its end. The seat is given back when it ends or becomes
     /// something else than HTTP.
     pub(super) async fn attend(
         self: Arc<Self>,
         visitor: Visitor,
         tls: Option<Arc<rustls::ServerConfig>>,
-        _slot: OwnedSemaphorePermit,
     ) {
         let _counted = self.metrics.http_connection();
         let limit = self.settings.stall;
@@ -61,6 +60,7 @@ impl Server {
                 stream,
                 uid,
                 router,
+                seat: _seat,
             } => {
                 let stream = Stalling::new(stream, limit, ());
                 let origin = Origin::Admin(LocalAdmin { uid });
@@ -69,27 +69,46 @@ impl Server {
             Visitor::Tcp {
                 stream,
                 peer,
-                guard,
+                seat,
+                counted,
             } => {
                 tune(&stream, limit);
-                let stream = Stalling::new(stream, limit, guard);
-                let (origin, router) = (Origin::Peer(peer.ip()), self.router.clone());
-                let Some(tls) = tls else {
-                    return self.speak(stream, origin, Protocol::Http1, router).await;
-                };
-                let handshake = TlsAcceptor::from(tls).accept(stream);
-                match tokio::time::timeout(self.settings.handshake, handshake).await {
-                    Ok(Ok(stream)) => {
-                        let protocol = match stream.get_ref().1.alpn_protocol() {
-                            Some(b"h2") => Protocol::Http2,
-                            _ => Protocol::Http1,
-                        };
-                        self.speak(stream, origin, protocol, router).await;
-                    }
-                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+                let stream = Stalling::new(stream, limit, counted);
+                let origin = Origin::Peer(peer.ip(), seat.standing());
+                let served = self.shake_hands_and_speak(stream, peer, origin, tls);
+                tokio::select! {
+                    biased;
+                    () = seat.lost() => tracing::debug!(%peer, "a silent connection made room for another"),
+                    () = served => {}
                 }
             }
+        }
+    }
+
+    async fn shake_hands_and_speak<S>(
+        self: Arc<Self>,
+        stream: S,
+        peer: SocketAddr,
+        origin: Origin,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let router = self.router.clone();
+        let Some(tls) = tls else {
+            return self.speak(stream, origin, Protocol::Http1, router).await;
+        };
+        let handshake = TlsAcceptor::from(tls).accept(stream);
+        match tokio::time::timeout(self.settings.handshake, handshake).await {
+            Ok(Ok(stream)) => {
+                let protocol = match stream.get_ref().1.alpn_protocol() {
+                    Some(b"h2") => Protocol::Http2,
+                    _ => Protocol::Http1,
+                };
+                self.speak(stream, origin, protocol, router).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
         }
     }
 
@@ -106,8 +125,13 @@ impl Server {
         let service = {
             let (server, activity) = (Arc::clone(&self), Arc::clone(&activity));
             service_fn(move |request| {
-                let busy = activity.begin();
+                let asking = match &origin {
+                    Origin::Peer(_, standing) => Some(standing.ask()),
+                    Origin::Admin(_) => None,
+                };
+                let busy = activity.begin(asking);
                 let (server, router) = (Arc::clone(&server), router.clone());
+                let origin = origin.clone();
                 async move { Ok::<_, Infallible>(server.answer(request, origin, busy, router).await) }
             })
         };
@@ -183,7 +207,8 @@ impl Server {
         }
         match origin {
             Origin::Admin(admin) => request.extensions_mut().insert(admin).map(drop),
-            Origin::Peer(peer) => {
+            Origin::Peer(peer, standing) => {
+                request.extensions_mut().insert(standing);
                 let client = client_of(peer, request.headers(), &self.settings.trusted_proxies);
                 request.extensions_mut().insert(client).map(drop)
             }
@@ -254,7 +279,10 @@ struct Activity {
 }
 
 /// A request in progress.
-struct Busy(Arc<Activity>);
+struct Busy {
+    activity: Arc<Activity>,
+    _asking: Option<Asking>,
+}
 
 impl Activity {
     fn new() -> Self {
@@ -266,10 +294,13 @@ impl Activity {
         }
     }
 
-    fn begin(self: &Arc<Self>) -> Busy {
+    fn begin(self: &Arc<Self>, asking: Option<Asking>) -> Busy {
         self.requests.fetch_add(1, Ordering::SeqCst);
         self.served.fetch_add(1, Ordering::SeqCst);
-        Busy(Arc::clone(self))
+        Busy {
+            activity: Arc::clone(self),
+            _asking: asking,
+        }
     }
 
     /// Whether nothing has been asked for too long.
@@ -299,9 +330,10 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let since = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.last.store(since, Ordering::SeqCst);
-        self.0.requests.fetch_sub(1, Ordering::SeqCst);
+        let activity = &self.activity;
+        let since = u64::try_from(activity.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        activity.last.store(since, Ordering::SeqCst);
+        activity.requests.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
