@@ -3,5 +3,6 @@
 mod access;
 mod audit;
 mod events;
+mod hostile;
 mod matrix;
 mod requests;

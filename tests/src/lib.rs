@@ -162,7 +162,15 @@ impl TestGateway {
             }
             None => Body::empty(),
         };
-        Ok(self.router.clone().oneshot(request.body(body)?).await?)
+        self.send_raw(request.body(body)?).await
+    }
+
+    /// Sends a request as it is.
+    pub async fn send_raw(
+        &self,
+        request: Request<Body>,
+    ) -> anyhow::Result<axum::http::Response<Body>> {
+        Ok(self.router.clone().oneshot(request).await?)
     }
 
     /// Sends a request that must succeed with `status`.

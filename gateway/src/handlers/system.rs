@@ -1,10 +1,10 @@
 //! The gateway itself, and what an installer fetches.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use api::ProblemCode;
 use api::v1::system::*;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::Response;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::http::request::Parts;
@@ -53,8 +53,12 @@ pub async fn get_openapi(
     _: PublicCall<GetOpenapi>,
     _: Parts,
 ) -> Result<Response<Body>> {
-    let document = api::openapi::document(&api::v1::operations(), "1");
-    let mut response = Response::new(Body::from(document.to_string()));
+    // Made once: it costs more than anything else that a stranger may ask for.
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+        let document = api::openapi::document(&api::v1::operations(), "1");
+        document.to_string().into()
+    });
+    let mut response = Response::new(Body::from(DOCUMENT.clone()));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

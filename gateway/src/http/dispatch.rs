@@ -22,7 +22,9 @@ use api::{Access, Endpoint, Method, ProblemCode};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts as _, Query, RawPathParams, Request};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue,
+};
 use axum::http::request::Parts;
 use axum::http::{Response, StatusCode};
 use axum::routing::{MethodFilter, on};
@@ -43,6 +45,10 @@ use crate::auth::{self, Caller, Denied, Proof, Target};
 use crate::error::{Error, Result};
 use crate::state::records::IdempotencyRecordV1;
 
+/// Bytes of a body that a stranger may have us keep; the longest an operation that is open to
+/// everybody needs is a name and a secret. A hundred streams of one connection times all
+/// connections of one source are bearable at this size, and not at that of ordinary bodies.
+const STRANGERS_BODY: usize = 4096;
 /// An answer that takes longer than this is given up. Streams are exempt.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -231,10 +237,7 @@ impl Routes {
                 headers
                     .entry(CACHE_CONTROL)
                     .or_insert(HeaderValue::from_static("no-store"));
-                headers.insert(
-                    "x-content-type-options",
-                    HeaderValue::from_static("nosniff"),
-                );
+                problem::harden(headers);
                 response
             }
         });
@@ -259,7 +262,7 @@ async fn prepare<E: Endpoint>(app: &App, request: Request) -> Result<Prepared<E>
     // A path that reads as text but not as its ids names nothing.
     let path = path.ok_or_else(|| Error::not_found("thing"))?;
     let query = query_of::<E>(&parts)?;
-    let bytes = read_body::<E>(app, &parts, body).await?;
+    let bytes = read_body::<E>(&parts, body, app.config.limits.body_bytes).await?;
     let remember = remember::<E>(&parts, &caller, &bytes)?;
     if let Some(remember) = &remember
         && let Some(reply) = recall::<E>(app, remember).await?
@@ -300,7 +303,7 @@ async fn prepare_public<E: Endpoint>(
     let (path, _) = path_of::<E>(&mut parts).await?;
     let path = path.ok_or_else(|| Error::not_found("thing"))?;
     let query = query_of::<E>(&parts)?;
-    let bytes = read_body::<E>(app, &parts, body).await?;
+    let bytes = read_body::<E>(&parts, body, STRANGERS_BODY).await?;
     let body = parse_body::<E>(&bytes)?;
     Ok((
         PublicCall {
@@ -343,10 +346,12 @@ async fn identify(app: &App, parts: &Parts, meta: &Meta) -> Result<Arc<Caller>> 
     {
         return Err(Error::rate_limited(wait));
     }
-    let authorization = parts
-        .headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+    // Of two, a proxy may have checked one and we would take the other.
+    let mut fields = parts.headers.get_all(AUTHORIZATION).iter();
+    let authorization = match (fields.next(), fields.next()) {
+        (Some(only), None) => only.to_str().ok(),
+        _ => None,
+    };
     match auth::authenticate(app, authorization, meta.now) {
         Ok(caller) => {
             if let Some(standing) = parts.extensions.get::<Standing>() {
@@ -436,7 +441,7 @@ fn takes_body<E: Endpoint>() -> bool {
     std::any::TypeId::of::<E::Body>() != std::any::TypeId::of::<Nothing>()
 }
 
-async fn read_body<E: Endpoint>(app: &App, parts: &Parts, body: Body) -> Result<Vec<u8>> {
+async fn read_body<E: Endpoint>(parts: &Parts, body: Body, limit: usize) -> Result<Vec<u8>> {
     if !takes_body::<E>() {
         return Ok(Vec::new());
     }
@@ -456,7 +461,13 @@ async fn read_body<E: Endpoint>(app: &App, parts: &Parts, body: Body) -> Result<
             "send the body with `Content-Type: application/json`",
         ));
     }
-    let limit = app.config.limits.body_bytes;
+    // Nothing is decompressed here, so no bomb is: the limit is on what is read.
+    if parts.headers.contains_key(CONTENT_ENCODING) {
+        return Err(Error::new(
+            ProblemCode::UnsupportedMediaType,
+            "send the body as it is, without a content encoding",
+        ));
+    }
     let read = tokio::time::timeout(ANSWER_WITHIN, Limited::new(body, limit).collect()).await;
     match read.map_err(|_| too_slow())? {
         Ok(collected) => Ok(collected.to_bytes().to_vec()),
@@ -512,7 +523,9 @@ fn remember<E: Endpoint>(parts: &Parts, caller: &Caller, body: &[u8]) -> Result<
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    let key = IdempotencyRecordV1::key(&[&caller.user.id.to_string(), key])?;
+    // By API key, not by user: the answer may hold a secret that allows more than a narrower
+    // key of the same user does.
+    let key = IdempotencyRecordV1::key(&[&caller.api_key.id.to_string(), key])?;
     Ok(Some(Remember {
         key,
         request: digest.finalize().into(),

@@ -2,7 +2,10 @@
 
 use api::{Problem, ProblemCode};
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderValue, REFERRER_POLICY, RETRY_AFTER,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{Response, StatusCode};
 use model::ids::RequestId;
 
@@ -23,6 +26,7 @@ pub fn respond(error: &Error, request_id: Option<RequestId>) -> Response<Body> {
     *response.status_mut() =
         StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
+    harden(headers);
     headers.insert(
         CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
@@ -41,4 +45,20 @@ pub fn respond(error: &Error, request_id: Option<RequestId>) -> Response<Body> {
         );
     }
     response
+}
+
+/// What every answer tells browsers: it is what it says it is, and nothing in it is to be run,
+/// framed or told to others. Answers hold names that hosts and people chose.
+pub fn harden(headers: &mut HeaderMap) {
+    let fields = [
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
+        (REFERRER_POLICY, "no-referrer"),
+    ];
+    for (name, value) in fields {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
 }

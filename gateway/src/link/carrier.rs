@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::extract::FromRequestParts as _;
 use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::http::Response;
+use axum::http::header::ORIGIN;
 use axum::http::request::Parts;
 use axum::response::IntoResponse as _;
 use futures_util::{SinkExt as _, StreamExt as _, future};
@@ -25,6 +26,13 @@ pub async fn open_agent_carrier(
     call: PublicCall<OpenAgentCarrier>,
     mut parts: Parts,
 ) -> Result<Response<Body>> {
+    // Browsers always say which page they act for, and agents never do.
+    if parts.headers.contains_key(ORIGIN) {
+        return Err(Error::new(
+            ProblemCode::MalformedRequest,
+            "this path is for agents, not for web pages",
+        ));
+    }
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
         .await
         .map_err(|_| {

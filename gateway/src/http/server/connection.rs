@@ -12,7 +12,7 @@ use std::time::Duration;
 use api::ProblemCode;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::{Request, Response, header};
+use axum::http::{HeaderValue, Request, Response, header};
 use futures_util::FutureExt as _;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
@@ -202,8 +202,9 @@ impl Server {
         router: Router,
     ) -> Response<Body> {
         let mut request = request.map(Body::new);
+        let last = is_ambiguous(&request);
         if let Some(error) = self.refusal(&request) {
-            return busy.until_sent(problem::respond(&error, None));
+            return busy.until_sent(end_if(last, problem::respond(&error, None)));
         }
         match origin {
             Origin::Admin(admin) => request.extensions_mut().insert(admin).map(drop),
@@ -222,7 +223,7 @@ impl Server {
                 problem::respond(&Error::new(ProblemCode::Internal, detail), None)
             }
         };
-        busy.until_sent(response)
+        busy.until_sent(end_if(last, response))
     }
 
     /// What hyper lets through and we do not.
@@ -247,6 +248,22 @@ impl Server {
         }
         None
     }
+}
+
+/// Whether a proxy before us might think that the request ends elsewhere. Of a transfer encoding
+/// and a length hyper goes by the encoding, as RFC 9112 has it, and hides the length from us: so
+/// what comes after any such request could be the rest of it in somebody else's eyes.
+fn is_ambiguous(request: &Request<Body>) -> bool {
+    request.headers().contains_key(header::TRANSFER_ENCODING)
+}
+
+/// The response, after which nothing else is read from the connection.
+fn end_if(last: bool, mut response: Response<Body>) -> Response<Body> {
+    if last {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
 }
 
 /// Small packets at once, and a peer that has vanished is found out: by unanswered

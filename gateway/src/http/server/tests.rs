@@ -373,10 +373,44 @@ async fn abuse_24_heads_that_are_too_large_get_431_and_two_hosts_400() {
         twice.starts_with("HTTP/1.1 400") && twice.contains("malformed_request"),
         "{twice}"
     );
-    let smuggled = "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\
-                    Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    let smuggled = talk(fixture.connect().await, smuggled).await;
-    assert!(!smuggled.contains("hello"), "{smuggled}");
+}
+
+#[tokio::test]
+async fn abuse_24_a_request_whose_end_is_in_doubt_is_the_last_of_its_connection() {
+    let fixture = Fixture::plain(settings()).await;
+    let two = |fields: &str| {
+        format!(
+            "POST /echo HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n0\r\n\r\n\
+             GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+    };
+    for fields in [
+        "Transfer-Encoding: chunked",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+    ] {
+        let answers = talk(fixture.connect().await, &two(fields)).await;
+        assert!(answers.contains("connection: close"), "{fields}: {answers}");
+        assert_eq!(
+            answers.matches("HTTP/1.1 ").count(),
+            1,
+            "there is no second answer: {answers}"
+        );
+    }
+    // Where the encoding does not say where the end is, there is no answer but a refusal.
+    for fields in [
+        "Transfer-Encoding: x",
+        "Transfer-Encoding: chunked, x",
+        "Content-Length: 5\r\nContent-Length: 6",
+    ] {
+        let answers = talk(fixture.connect().await, &two(fields)).await;
+        assert!(answers.starts_with("HTTP/1.1 400"), "{fields}: {answers}");
+        assert!(!answers.contains("hello"), "{fields}: {answers}");
+    }
+    // What follows a length alone is not in doubt.
+    let plain = "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    let plain = talk(fixture.connect().await, &format!("{plain}{}", one("/", ""))).await;
+    assert!(plain.ends_with("hello"), "{plain}");
 }
 
 #[tokio::test]
