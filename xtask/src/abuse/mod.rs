@@ -1,7 +1,7 @@
 //! `cargo xtask abuse`: which of the cases in `docs/abuse.md` are held by tests.
 //!
 //! Three sources meet here: the list of cases ([`list`]), the test functions that carry a number
-//! ([`scan`]), and the scenarios that declare one. The golden list of what covers what is why a
+//! ([`scan`]), and the scenarios and injected faults that declare one. The golden list of what covers what is why a
 //! test cannot disappear unnoticed. A tag in the test's name, and not a table beside it, because a
 //! name is read by whoever changes the test, and cannot go out of date on its own.
 
@@ -127,6 +127,13 @@ impl Survey {
                 name: format!("e2e {}", scenario.name),
             });
         }
+        let faults = faults::cases::ALL
+            .iter()
+            .filter(|case| !case.abuse.is_empty());
+        survey.carriers.extend(faults.map(|case| Carrier {
+            cases: case.abuse.to_vec(),
+            name: format!("faults {}", case.name),
+        }));
         survey.carriers.sort();
         let mut unknown = Vec::new();
         for Carrier { cases, name } in &survey.carriers {
@@ -204,7 +211,7 @@ impl Survey {
     }
 }
 
-/// Runs every test that carries a number, and the scenarios that do.
+/// Runs every test that carries a number, and the scenarios and faults that do.
 fn play_all(workspace: &Workspace, survey: &Survey) -> Result<ExitCode> {
     let mut report = Report::default();
     report.step("tests", || run_functions(workspace, survey));
@@ -213,6 +220,7 @@ fn play_all(workspace: &Workspace, survey: &Survey) -> Result<ExitCode> {
         .filter(|scenario| !scenario.cases.is_empty())
         .collect();
     play::play(workspace, play::PRODUCT, &chosen, &mut report)?;
+    crate::faults::check(workspace, play::PRODUCT, &mut report)?;
     report.step("every case", || check(workspace));
     Ok(report.finish())
 }
@@ -234,7 +242,8 @@ fn run_functions(workspace: &Workspace, survey: &Survey) -> Result<()> {
     let verdicts = verdicts(&output.stdout);
     let mut wrong: Vec<String> = Vec::new();
     for carrier in &survey.carriers {
-        if carrier.name.starts_with("e2e ") {
+        // Scenarios and faults, which are no functions of a test binary.
+        if carrier.name.contains(' ') {
             continue;
         }
         match verdicts.get(&*carrier.name) {
