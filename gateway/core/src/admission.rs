@@ -1,13 +1,14 @@
 //! Whether an agent token lets a host in.
 //!
 //! A token is spent per host, not per request: the same machine that asks again
-//! with the same key (its answer was lost) gets the same host and costs nothing.
+//! with the same key (its answer was lost) gets the same host and costs nothing, also
+//! when it was given another token of the workspace meanwhile.
 
 use std::time::Duration;
 
 use model::Timestamp;
 use model::host::Membership;
-use model::ids::{AgentTokenId, HostId};
+use model::ids::{AgentTokenId, HostId, WorkspaceId};
 
 use crate::host::Host;
 use crate::identity::Identity;
@@ -58,7 +59,7 @@ pub struct Earlier {
     /// The host it made.
     pub host: HostId,
     /// By which token.
-    pub token: AgentTokenId,
+    pub token: Option<AgentTokenId>,
 }
 
 /// What to do with an enrolment.
@@ -72,8 +73,8 @@ pub enum Admission {
     Refuse(TokenState),
 }
 
-/// Decides about an enrolment with `token`. `earlier` is a live host whose key
-/// is the one presented.
+/// Decides about an enrolment with `token`. `earlier` is a live host of its workspace
+/// whose key is the one presented.
 pub fn admit(
     id: AgentTokenId,
     token: &TokenFacts,
@@ -82,10 +83,13 @@ pub fn admit(
 ) -> Admission {
     match (token_state(token, now), earlier) {
         // The last use of a limited token was this very host's.
-        (TokenState::Active | TokenState::Exhausted, Some(earlier)) if earlier.token == id => {
+        (TokenState::Exhausted, Some(earlier)) if earlier.token == Some(id) => {
             Admission::Again(earlier.host)
         }
-        (TokenState::Active, _) => Admission::New,
+        // Who has the key is that host, whichever token it shows: two hosts of one key
+        // would be one machine that is never seen and one that is.
+        (TokenState::Active, Some(earlier)) => Admission::Again(earlier.host),
+        (TokenState::Active, None) => Admission::New,
         (state @ (TokenState::Expired | TokenState::Exhausted | TokenState::Revoked), _) => {
             Admission::Refuse(state)
         }
@@ -110,8 +114,8 @@ pub struct Asked<'a> {
     pub id: AgentTokenId,
     /// Its state.
     pub token: &'a TokenFacts,
-    /// Whether its workspace is there.
-    pub workspace: bool,
+    /// Its workspace, if that is there.
+    pub workspace: Option<WorkspaceId>,
     /// The host whose identity has the key that is presented.
     pub known: Option<&'a Host>,
     /// An entry of the inventory that waits for this hostname.
@@ -122,14 +126,14 @@ pub struct Asked<'a> {
 
 /// Plans an enrolment; or what is wrong with the token.
 pub fn plan(asked: &Asked<'_>) -> Result<Plan, TokenState> {
-    if !asked.workspace {
+    let Some(workspace) = asked.workspace else {
         return Err(TokenState::Revoked);
-    }
-    let earlier = asked.known.filter(|host| host.is_live()).and_then(|host| {
-        Some(Earlier {
-            host: host.id,
-            token: host.token?,
-        })
+    };
+    let known = asked.known.filter(|host| host.is_live());
+    let earlier = known.filter(|host| host.workspace == workspace);
+    let earlier = earlier.map(|host| Earlier {
+        host: host.id,
+        token: host.token,
     });
     match admit(asked.id, asked.token, earlier, asked.now) {
         Admission::Refuse(state) => Err(state),
@@ -205,7 +209,10 @@ mod tests {
     fn a_repeated_request_of_the_same_machine_costs_nothing() {
         let (id, host) = ids();
         let spent = TokenFacts { uses: 1, ..token() };
-        let earlier = Some(Earlier { host, token: id });
+        let earlier = Some(Earlier {
+            host,
+            token: Some(id),
+        });
         assert_eq!(admit(id, &spent, earlier, at(1)), Admission::Again(host));
         assert_eq!(
             admit(id, &spent, None, at(1)),
@@ -214,9 +221,31 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_was_given_another_token_meanwhile_is_still_one_host() {
+        let (id, host) = ids();
+        let other = AgentTokenId::new(at(2), [3; 10]);
+        for token_before in [Some(other), None] {
+            let earlier = Some(Earlier {
+                host,
+                token: token_before,
+            });
+            assert_eq!(admit(id, &token(), earlier, at(1)), Admission::Again(host));
+            // A use that was somebody else's lets nobody in.
+            let spent = TokenFacts { uses: 1, ..token() };
+            assert_eq!(
+                admit(id, &spent, earlier, at(1)),
+                Admission::Refuse(TokenState::Exhausted)
+            );
+        }
+    }
+
+    #[test]
     fn revoked_and_expired_tokens_refuse_even_a_repeat() {
         let (id, host) = ids();
-        let earlier = Some(Earlier { host, token: id });
+        let earlier = Some(Earlier {
+            host,
+            token: Some(id),
+        });
         let revoked = TokenFacts {
             revoked_at: Some(at(1)),
             ..token()

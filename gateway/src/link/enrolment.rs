@@ -131,7 +131,10 @@ fn plan(
     let asked = Asked {
         id: token.id,
         token: &facts_of(token),
-        workspace: tables.workspaces.contains_key(&token.workspace),
+        workspace: tables
+            .workspaces
+            .contains_key(&token.workspace)
+            .then_some(token.workspace),
         known: known.as_ref(),
         awaited: waiting.next().map(|host| host.id),
         now,

@@ -91,8 +91,7 @@ impl World {
             && other.id != host.id
         {
             let detail = format!("{} and {}", other.id, host.id);
-            self.truth
-                .violate("the same token and key give the same host", detail);
+            self.truth.violate("one key is one host", detail);
         }
     }
 

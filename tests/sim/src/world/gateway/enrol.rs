@@ -31,7 +31,7 @@ impl World {
         let planned = admission::plan(&Asked {
             id,
             token: &token,
-            workspace: true,
+            workspace: Some(self.gateway.workspace),
             known: known.as_ref(),
             awaited: None,
             now,
