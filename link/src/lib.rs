@@ -12,6 +12,7 @@
 //! * [`verify`]: the one function that judges a certificate, in both directions;
 //! * [`tls`]: that function behind rustls, and who is at the other end of a
 //!   connection;
+//! * `server_tls`: TLS of the gateway's connections, which forgets its handshakes;
 //! * [`transport`], [`socket`], [`accept`]: QUIC's limits, UDP sockets, admission of
 //!   new connections;
 //! * [`frame`]: messages on streams;
@@ -28,6 +29,7 @@ mod der;
 pub mod dial;
 pub mod frame;
 pub mod identity;
+mod server_tls;
 pub mod socket;
 #[cfg(feature = "testing")]
 pub mod testing;

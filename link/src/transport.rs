@@ -11,19 +11,23 @@
 //! worst NATs forget a UDP mapping, and half of all timers saved on the gateway. The
 //! idle timeout is three of them.
 //!
-//! Packets start at 1200 bytes, the least that QUIC may assume, and grow by path MTU
-//! discovery; after a black hole quinn falls back by itself.
+//! Packets start at 1200 bytes, the least that QUIC may assume, and grow to what Ethernet
+//! carries if the one probe for it arrives; after a black hole quinn falls back by itself.
+//! quinn's own search takes four probes in each direction, one after another and each with
+//! its acknowledgement: sixteen packets to learn the MTU of a path that may never carry more
+//! than heartbeats. A path that carries something between (a tunnel) stays at 1200.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
 use rustls::server::ResolvesServerCert;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
+use crate::server_tls::{QUIC_V1, ServerTls};
 use crate::tls::{self, Credentials, Verifier};
 
 /// How often an agent makes sure that the path stays open.
@@ -39,8 +43,11 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// and answers that are smaller than what was sent.
 const RESET_EVERY: Duration = Duration::from_micros(100);
 const MTU: u16 = 1200;
-/// Streams an agent may open at a time: control and a few transfers.
-const STREAMS_BY_AGENT: u32 = 16;
+/// What IPv6 over Ethernet leaves to a UDP datagram.
+const MTU_MOST: u16 = 1452;
+/// Streams an agent may open at a time: control and a few transfers. Each has its places
+/// in quinn's tables from the beginning, and seven are what the smallest tables hold.
+const STREAMS_BY_AGENT: u32 = 7;
 /// Streams a gateway may open at a time: commands, shells, files.
 const STREAMS_BY_GATEWAY: u32 = 256;
 
@@ -109,7 +116,7 @@ pub fn server_config(
     certified.keys_match().map_err(ConfigError::Tls)?;
     let resolver: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(certified));
     let tls = tls::server_config(verifier, resolver).map_err(ConfigError::Tls)?;
-    let crypto = QuicServerConfig::try_from(tls).map_err(ConfigError::InitialCipher)?;
+    let crypto = ServerTls::new(tls).map_err(ConfigError::InitialCipher)?;
 
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config
@@ -126,7 +133,10 @@ pub fn server_config(
 
 /// Settings of an endpoint that dials, or whose peers see it end.
 pub fn endpoint_config() -> quinn::EndpointConfig {
-    quinn::EndpointConfig::default()
+    let mut config = quinn::EndpointConfig::default();
+    // No drafts.
+    config.supported_versions(vec![QUIC_V1]);
+    config
 }
 
 /// Settings of a gateway's UDP endpoint. With the same `secret` after a restart it
@@ -140,6 +150,7 @@ pub fn gateway_endpoint_config(secret: &[u8; 32]) -> quinn::EndpointConfig {
     let ids = u64::from_be_bytes(ids);
     let mut config = quinn::EndpointConfig::new(Arc::new(key));
     config
+        .supported_versions(vec![QUIC_V1])
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)))
         .min_reset_interval(RESET_EVERY);
     config
@@ -169,6 +180,9 @@ fn agent_transport(idle_timeout: Duration) -> Result<TransportConfig, ConfigErro
 fn common_transport(idle_timeout: Duration) -> Result<TransportConfig, ConfigError> {
     let idle =
         IdleTimeout::try_from(idle_timeout).map_err(|_| ConfigError::IdleTimeout(idle_timeout))?;
+    let mut mtu = MtuDiscoveryConfig::default();
+    // No step is that wide but the one from the least to the most.
+    mtu.upper_bound(MTU_MOST).minimum_change(MTU_MOST - MTU);
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -176,6 +190,6 @@ fn common_transport(idle_timeout: Duration) -> Result<TransportConfig, ConfigErr
         .max_idle_timeout(Some(idle))
         .initial_mtu(MTU)
         .min_mtu(MTU)
-        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
+        .mtu_discovery_config(Some(mtu));
     Ok(transport)
 }

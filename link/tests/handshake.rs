@@ -39,6 +39,18 @@ async fn an_agent_and_its_gateway_know_each_other() {
 }
 
 #[tokio::test]
+async fn keys_are_updated_when_the_gateway_has_forgotten_the_handshake() {
+    let mut gateway = Gateway::start();
+    let link = dial(&gateway, &gateway.agent()).await.unwrap();
+    assert!(matches!(gateway.next_peer().await, Ok(Peer::Agent(_))));
+    for _ in 0..4 {
+        echo(&link, 100_000).await;
+        link.connection.force_key_update();
+    }
+    echo(&link, 10).await;
+}
+
+#[tokio::test]
 async fn a_host_without_identity_may_only_enrol() {
     let mut gateway = Gateway::start();
     let link = dial(&gateway, &gateway.client(None)).await.unwrap();
