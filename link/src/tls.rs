@@ -25,7 +25,8 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_sig
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme,
+    CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, OtherError,
+    SignatureScheme, SupportedCipherSuite,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
@@ -319,7 +320,15 @@ impl ClientCertVerifier for Verifier {
 }
 
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    let mut provider = rustls::crypto::ring::default_provider();
+    // Suites with SHA-256 first: processors have instructions for it and mostly none for
+    // SHA-384, with which key derivation took 3 % of a new link's CPU time.
+    let hash = |suite: &SupportedCipherSuite| match suite.suite() {
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => 1,
+        _ => 0,
+    };
+    provider.cipher_suites.sort_by_key(hash);
+    Arc::new(provider)
 }
 
 /// TLS of the gateway's QUIC endpoints. `resolver` may swap the certificate while
