@@ -31,15 +31,32 @@ pub struct AdmissionLimits {
     pub handshake_timeout: Duration,
 }
 
-impl Default for AdmissionLimits {
-    /// Sized for one gateway of 50,000 agents: a core completes about a thousand
-    /// handshakes a second, so 1,024 pending are at most a second or two of work.
-    fn default() -> Self {
+/// Pending handshakes that a core may have; from half of it on, addresses must be proven.
+///
+/// A handshake costs a gateway some two milliseconds, so these are an eighth of a second of
+/// work: less than any agent waits for, of those that dial and of those that are linked and
+/// expect their heartbeats answered. With 1,024 pending, whatever the machine, 10,000 agents
+/// that came back together did so never: handshakes were given up by their agents before it
+/// was their turn, and agents just linked gave their links up because nobody answered.
+/// A path of 100 ms still lets a core complete what it can.
+const PENDING_PER_CORE: usize = 64;
+
+impl AdmissionLimits {
+    /// For a machine with this many cores.
+    pub fn for_cores(cores: usize) -> Self {
+        let drop_from = PENDING_PER_CORE.saturating_mul(cores.max(1));
         Self {
-            retry_from: 64,
-            drop_from: 1024,
+            retry_from: drop_from / 2,
+            drop_from,
             handshake_timeout: HANDSHAKE_TIMEOUT,
         }
+    }
+}
+
+impl Default for AdmissionLimits {
+    /// For the smallest machine.
+    fn default() -> Self {
+        Self::for_cores(1)
     }
 }
 
@@ -195,6 +212,14 @@ impl Drop for Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_larger_machine_takes_more_at_a_time() {
+        let (none, four) = (AdmissionLimits::for_cores(0), AdmissionLimits::for_cores(4));
+        assert_eq!(none, AdmissionLimits::default());
+        assert_eq!(four.drop_from, 4 * none.drop_from);
+        assert!(four.retry_from < four.drop_from);
+    }
 
     #[test]
     fn pressure_first_asks_for_proof_and_then_drops() {
