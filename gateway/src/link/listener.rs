@@ -14,7 +14,8 @@ use model::host::Carrier;
 use protocol::frame::MAX_FRAME;
 use protocol::v1::EnrolRequest;
 
-use super::{ProvenHost, enrolment, session};
+use super::session::{self, Session};
+use super::{ProvenHost, enrolment};
 use crate::app::App;
 
 /// For the one question and the one answer of an enrolment.
@@ -28,37 +29,53 @@ pub async fn accept(
     hub: Option<Arc<Hub>>,
 ) {
     while let Some(handshake) = acceptor.next().await {
-        let (app, verifier, hub) = (Arc::clone(&app), Arc::clone(&verifier), hub.clone());
         let tasks = app.tasks.clone();
+        // What comes before the session is boxed, and given back when the session begins:
+        // a link lives in this task for weeks.
+        let newcomer = take_in(
+            Arc::clone(&app),
+            handshake,
+            Arc::clone(&verifier),
+            hub.clone(),
+        );
+        let newcomer = Box::pin(newcomer);
         tasks.spawn("link", async move {
-            take_in(app, handshake, &verifier, hub.as_deref()).await
+            let session = newcomer.await;
+            if let Some(session) = session {
+                session.run().await;
+            }
         });
     }
 }
 
 /// Limits for newcomers, by the size of this machine.
 pub fn admission() -> AdmissionLimits {
-    AdmissionLimits::default()
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    AdmissionLimits::for_cores(cores)
 }
 
-/// A link lives in this future for weeks: what only its beginning needs is boxed, and
-/// given back when it is over.
-async fn take_in(app: Arc<App>, handshake: Handshake, verifier: &Verifier, hub: Option<&Hub>) {
+/// Finds out who it is, and answers a session if it is a host that is welcome.
+async fn take_in(
+    app: Arc<App>,
+    handshake: Handshake,
+    verifier: Arc<Verifier>,
+    hub: Option<Arc<Hub>>,
+) -> Option<Box<Session>> {
     let remote = handshake.remote();
-    let connection = match Box::pin(handshake.finish()).await {
+    let connection = match handshake.finish().await {
         Ok(connection) => connection,
         Err(error) => {
             app.metrics.refused_handshake("handshake");
             tracing::debug!(source = %remote, error = %model::error_chain(&error), "handshake failed");
-            return;
+            return None;
         }
     };
-    let (carrier, from) = match hub {
+    let (carrier, from) = match &hub {
         Some(hub) => (Carrier::WebSocket, hub.remote_of(remote).unwrap_or(remote)),
         None => (Carrier::Udp, remote),
     };
-    match peer_of(&connection, verifier) {
-        Ok(Peer::Enrolling) => Box::pin(enrol(&app, &connection, from)).await,
+    match peer_of(&connection, &verifier) {
+        Ok(Peer::Enrolling) => enrol(&app, &connection, from).await,
         Ok(Peer::Agent(peer)) => {
             let CertIdentity::Agent {
                 workspace,
@@ -69,7 +86,7 @@ async fn take_in(app: Arc<App>, handshake: Handshake, verifier: &Verifier, hub: 
             else {
                 // The verifier lets only agents through.
                 connection.close(1u32.into(), b"not an agent");
-                return;
+                return None;
             };
             let proven = ProvenHost {
                 workspace,
@@ -77,7 +94,7 @@ async fn take_in(app: Arc<App>, handshake: Handshake, verifier: &Verifier, hub: 
                 generation,
                 expired: peer.expired,
             };
-            session::run(app, connection, proven, carrier, from).await;
+            return session::begin(app, connection, proven, carrier, from).await;
         }
         Err(error) => {
             app.metrics.refused_handshake("certificate");
@@ -85,6 +102,7 @@ async fn take_in(app: Arc<App>, handshake: Handshake, verifier: &Verifier, hub: 
             connection.close(1u32.into(), b"certificate refused");
         }
     }
+    None
 }
 
 async fn enrol(app: &Arc<App>, connection: &quinn::Connection, from: SocketAddr) {

@@ -16,6 +16,7 @@ pub mod carrier;
 pub mod enrolment;
 pub mod issue;
 pub mod listener;
+mod mailbox;
 pub mod quarantine;
 pub mod registry;
 pub mod session;

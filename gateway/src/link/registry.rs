@@ -13,13 +13,11 @@ use model::Timestamp;
 use model::host::{Carrier, Connectivity};
 use model::ids::HostId;
 use model::tenancy::LivenessThresholds;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
+use super::mailbox::Mailbox;
+pub use super::mailbox::ToSession;
 use crate::state::records::HostSeenRecordV1;
-
-/// Requests to a session that wait to be taken; a session that lets this many
-/// pile up is stuck, and is told nothing more.
-const MAILBOX: usize = 16;
 
 /// One live link.
 #[derive(Debug)]
@@ -36,24 +34,23 @@ pub struct LiveLink {
     pub address: SocketAddr,
     /// Generation of the certificate it came with.
     pub generation: u64,
-    mailbox: mpsc::Sender<ToSession>,
-}
-
-/// What a session can be asked.
-#[derive(Debug)]
-pub enum ToSession {
-    /// Something that concerns this host has changed: look again.
-    Look,
-    /// Ask the agent for a sign of life.
-    Probe(oneshot::Sender<()>),
-    /// End: another link of this host has taken over.
-    TakenOver,
+    mailbox: Mailbox,
 }
 
 impl LiveLink {
     /// Asks the session something. False when it does not take requests any more.
     pub fn tell(&self, request: ToSession) -> bool {
-        self.mailbox.try_send(request).is_ok()
+        self.mailbox.put(request)
+    }
+
+    /// What the session is asked next. For the session itself.
+    pub async fn asked(&self) -> ToSession {
+        self.mailbox.next().await
+    }
+
+    /// The session takes no more requests.
+    pub fn close(&self) {
+        self.mailbox.close();
     }
 }
 
@@ -113,19 +110,14 @@ impl Links {
         }
     }
 
-    /// Registers a link, which becomes the host's only one, and answers its
-    /// mailbox and the link that it replaces.
+    /// Registers a link, which becomes the host's only one, and answers it with the one
+    /// that it replaces.
     pub fn register(
         &self,
         host: HostId,
         link: NewLink,
         now: Timestamp,
-    ) -> (
-        Arc<LiveLink>,
-        mpsc::Receiver<ToSession>,
-        Option<Arc<LiveLink>>,
-    ) {
-        let (mailbox, requests) = mpsc::channel(MAILBOX);
+    ) -> (Arc<LiveLink>, Option<Arc<LiveLink>>) {
         let link = Arc::new(LiveLink {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             instance: link.instance,
@@ -133,7 +125,7 @@ impl Links {
             carrier: link.carrier,
             address: link.address,
             generation: link.generation,
-            mailbox,
+            mailbox: Mailbox::default(),
         });
         let mut entries = self.lock();
         let entry = entries.entry(host).or_default();
@@ -141,7 +133,7 @@ impl Links {
         entry.last_heard = Some((self.started.elapsed(), now));
         drop(entries);
         self.nudge();
-        (link, requests, old)
+        (link, old)
     }
 
     /// Takes a link out, unless another has taken over. Answers whether it was

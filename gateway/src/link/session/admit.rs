@@ -12,7 +12,7 @@ use gateway_core::session::{Greeting, greet};
 use model::Timestamp;
 use model::host::{Carrier, HostEvent, Membership};
 use protocol::v1::{Hello, Refusal, Welcome};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::app::App;
 use crate::error::{Error, Result as GatewayResult};
@@ -28,8 +28,6 @@ pub(super) struct Welcomed {
     pub(super) frame: Welcome,
     /// Its place in the registry.
     pub(super) link: Arc<LiveLink>,
-    /// Requests to it.
-    pub(super) mailbox: mpsc::Receiver<ToSession>,
 }
 
 /// What a hello leads to.
@@ -279,15 +277,11 @@ fn welcome(
         address: from,
         generation: proven.generation,
     };
-    let (link, mailbox, old) = app.links.register(proven.host, new, now);
+    let (link, old) = app.links.register(proven.host, new, now);
     if let Some(old) = old {
         old.tell(ToSession::TakenOver);
     }
-    Ok(Welcomed {
-        frame,
-        link,
-        mailbox,
-    })
+    Ok(Welcomed { frame, link })
 }
 
 fn frame(

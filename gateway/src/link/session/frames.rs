@@ -144,7 +144,7 @@ impl Session {
 
     async fn facts(&mut self, facts: protocol::v1::Facts) -> Result<(), End> {
         let facts: Facts = facts.into();
-        let digest = std::mem::take(&mut self.hello.facts_digest);
+        let digest = std::mem::take(&mut self.facts_digest);
         let host = self.proven.host;
         let now = self.app.now();
         let key = key_of::<HostFactsRecordV1>(host);
