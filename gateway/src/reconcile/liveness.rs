@@ -23,6 +23,11 @@ use crate::state::records::{HostSeenRecordV1, key_of};
 
 /// Changes close together are looked at together.
 const SETTLE: Duration = Duration::from_millis(50);
+/// While hosts come and go all the time, looking takes one part in this many of a core: a look
+/// at tens of thousands takes about as long as [`SETTLE`], just when they all come back.
+const SHARE: u32 = 10;
+/// However long a look takes, the next one is not put off for longer.
+const SETTLE_MOST: Duration = Duration::from_secs(1);
 /// Nothing waits longer than this for a look, whatever was missed.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 /// Two puts a host; well within a batch.
@@ -34,8 +39,8 @@ pub async fn run(app: Arc<App>) {
     let mut hosts = app.catalog.hosts_epoch();
     let mut brake = StormBrake::default();
     loop {
-        let next = pass(&app, &mut brake).await;
-        let wait = next.map_or(AT_LEAST_EVERY, |at| {
+        let looked = pass(&app, &mut brake).await;
+        let wait = looked.next.map_or(AT_LEAST_EVERY, |at| {
             at.saturating_sub(app.uptime())
                 .clamp(Duration::from_millis(10), AT_LEAST_EVERY)
         });
@@ -49,9 +54,22 @@ pub async fn run(app: Arc<App>) {
         tokio::select! {
             biased;
             () = app.tasks.stop().cancelled() => return,
-            () = tokio::time::sleep(SETTLE) => {}
+            () = tokio::time::sleep(settle(looked.took)) => {}
         }
     }
+}
+
+/// How long changes are gathered after a look that took `took`.
+fn settle(took: Duration) -> Duration {
+    (took * (SHARE - 1)).clamp(SETTLE, SETTLE_MOST)
+}
+
+/// What a look at every host found out for the next one.
+struct Look {
+    /// When silence will next change something, since the gateway started.
+    next: Option<Duration>,
+    /// How long the looking itself took, without writing anything down.
+    took: Duration,
 }
 
 /// Something to write down.
@@ -67,8 +85,9 @@ enum What {
     HeardAgain { carrier: Carrier, address: String },
 }
 
-/// One look at every host. Answers when silence will next change something.
-async fn pass(app: &Arc<App>, brake: &mut StormBrake) -> Option<Duration> {
+/// One look at every host.
+async fn pass(app: &Arc<App>, brake: &mut StormBrake) -> Look {
+    let began = app.uptime();
     let now = app.now();
     let mut survey = Survey::default();
     let mut transitions = Vec::new();
@@ -123,6 +142,7 @@ async fn pass(app: &Arc<App>, brake: &mut StormBrake) -> Option<Duration> {
         window: app.config.mass_loss.window,
     };
     let storm = survey.storm(brake, &rule, app.uptime());
+    let took = app.uptime().saturating_sub(began);
     app.freeze(brake.pulled());
     if let Some(storm) = storm {
         announce(app, storm).await;
@@ -130,10 +150,12 @@ async fn pass(app: &Arc<App>, brake: &mut StormBrake) -> Option<Duration> {
     for some in transitions.chunks(HOSTS_A_BATCH) {
         if let Err(error) = write_down(app, some, brake.pulled()).await {
             tracing::warn!(error = %error, "transitions of hosts were not written down; trying again");
-            return Some(app.uptime() + Duration::from_secs(1));
+            let next = Some(app.uptime() + Duration::from_secs(1));
+            return Look { next, took };
         }
     }
-    survey.next()
+    let next = survey.next();
+    Look { next, took }
 }
 
 async fn write_down(app: &App, transitions: &[Transition], mass_loss: bool) -> Result<()> {
@@ -214,5 +236,18 @@ async fn announce(app: &App, storm: Storm) {
     }
     if let Err(error) = app.commit(batch).await {
         tracing::warn!(error = %error, "a mass loss could not be written to the audit trail");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looking_leaves_most_of_a_core_to_others_and_is_never_put_off_for_long() {
+        let ms = Duration::from_millis;
+        assert_eq!(settle(ms(1)), SETTLE);
+        assert_eq!(settle(ms(20)), ms(180));
+        assert_eq!(settle(ms(60_000)), SETTLE_MOST);
     }
 }
