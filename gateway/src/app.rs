@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use ::link::carrier::Hub;
+use gateway_core::identity::Fence;
 use gateway_store::{Batch, CommitError, Mirror, Rev, Store};
 use model::Timestamp;
 use model::ids::{ApiKeyId, DeploymentId};
@@ -137,6 +138,11 @@ impl App {
         self.restored
             .as_ref()
             .map_or(0, |restored| restored.incarnation)
+    }
+
+    /// What keeps this life's generations apart from those of the lives before it.
+    pub fn fence(&self) -> Fence {
+        Fence::after(self.incarnation())
     }
 
     /// A new id.

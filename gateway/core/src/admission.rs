@@ -11,7 +11,7 @@ use model::host::Membership;
 use model::ids::{AgentTokenId, HostId, WorkspaceId};
 
 use crate::host::Host;
-use crate::identity::Identity;
+use crate::identity::{Asking, Fence, Identity, Place, place};
 
 /// What the decision needs to know of a token.
 #[derive(Clone, Copy, Debug)]
@@ -150,29 +150,28 @@ pub fn joined(
     identity: Identity,
     now: Timestamp,
 ) -> Host {
-    let (membership, previous) = match plan {
-        Plan::New | Plan::Awaited(_) => (Membership::Managed, None),
-        // The answer that was lost may have been one that left another in force.
-        Plan::Again(_) => (
-            host.membership,
-            host.identity.and_then(|identity| identity.previous),
-        ),
+    let membership = match plan {
+        Plan::New | Plan::Awaited(_) => Membership::Managed,
+        Plan::Again(_) => host.membership,
     };
     Host {
         membership,
-        identity: Some(Identity {
-            previous,
-            ..identity
-        }),
+        identity: Some(identity),
         token: Some(token),
         enrolled_at: host.enrolled_at.or(Some(now)),
         ..host
     }
 }
 
-/// The generation in which a joining host begins, or goes on.
-pub fn generation(host: &Host) -> u64 {
-    host.identity.map_or(1, |identity| identity.generation)
+/// The place in which a joining host begins, or goes on.
+pub fn place_of(host: &Host, plan: Plan, spki_sha256: &[u8; 32], fence: Fence) -> Option<Place> {
+    let fence = match plan {
+        // Its id was just drawn: nothing was ever signed for it.
+        Plan::New => Fence::NONE,
+        // An entry that waits may have been filled in a life that is forgotten.
+        Plan::Awaited(_) | Plan::Again(_) => fence,
+    };
+    place(host.identity.as_ref(), spki_sha256, Asking::Heir, fence)
 }
 
 /// When the old token of a rotation ends: after the overlap, never later than it

@@ -8,7 +8,7 @@ use model::Timestamp;
 use model::host::{CloneRepair, Membership};
 use model::ids::{AgentTokenId, HostId, WorkspaceId};
 
-use crate::identity::{Identity, Proven, UNKNOWN_KEY};
+use crate::identity::{Fence, Identity, Proven};
 
 /// Clones of one host that are held at a time. A disk image that was rolled out
 /// everywhere must not fill the inventory.
@@ -67,18 +67,34 @@ impl Host {
     /// older than the host. Hosts are never deleted, so there is no other way. It is
     /// taken in again under its own id.
     pub fn adopted(proven: &Proven, now: Timestamp) -> Self {
+        Self::unknown(proven.host, proven.workspace).recognised(proven, now)
+    }
+
+    /// Whether it proves an identity that its record does not know to be given: the store
+    /// is older than that. Records are written before their certificates leave.
+    pub fn is_older_than(&self, proven: &Proven) -> bool {
+        self.is_live() && self.identity.is_none() && self.workspace == proven.workspace
+    }
+
+    /// It gets back the identity that it proves. An entry that waited for its agent is in
+    /// the fleet; a place in quarantine stays one.
+    pub fn recognised(self, proven: &Proven, now: Timestamp) -> Self {
+        let membership = match self.membership {
+            Membership::Unknown => Membership::Managed,
+            other @ (Membership::Managed | Membership::Quarantined | Membership::Retired) => other,
+        };
         Self {
-            membership: Membership::Managed,
+            membership,
             identity: Some(Identity {
                 generation: proven.generation,
+                spki_sha256: proven.spki_sha256,
                 // Renewal, which is asked for at once, fills these in.
-                spki_sha256: UNKNOWN_KEY,
                 not_after: now,
                 issuer: [0; 32],
                 previous: None,
             }),
-            enrolled_at: Some(now),
-            ..Self::unknown(proven.host, proven.workspace)
+            enrolled_at: self.enrolled_at.or(Some(now)),
+            ..self
         }
     }
 
@@ -197,6 +213,7 @@ pub fn repair(
     original: Option<Host>,
     original_linked: bool,
     repair: CloneRepair,
+    fence: Fence,
     now: Timestamp,
 ) -> Result<Repaired, RepairRefused> {
     let Some(original_id) = newcomer
@@ -226,7 +243,7 @@ pub fn repair(
     }
     let original = match repair {
         CloneRepair::Replace => Host {
-            identity: original.identity.map(Identity::ended),
+            identity: original.identity.map(|identity| identity.ended(fence)),
             ..original
         },
         CloneRepair::Merge | CloneRepair::Split => original,
@@ -267,6 +284,7 @@ mod tests {
             workspace: WorkspaceId::new(at(0), [1; 10]),
             host: id(1),
             generation: 1,
+            spki_sha256: [7; 32],
             expired: false,
         }
     }
@@ -297,14 +315,22 @@ mod tests {
     #[test]
     fn replace_ends_the_original_at_once_and_merge_waits_for_the_newcomer() {
         let workspace = proven().workspace;
-        let both = |kind| repair(suspect(), Some(original()), false, kind, at(5)).unwrap();
+        let both =
+            |kind| repair(suspect(), Some(original()), false, kind, Fence::NONE, at(5)).unwrap();
         let replaced = both(CloneRepair::Replace).original.unwrap();
         assert!(replaced.accepts(workspace, 1).is_none());
         let merged = both(CloneRepair::Merge);
         assert!(merged.original.unwrap().accepts(workspace, 1).is_some());
         assert_eq!(merged.newcomer.pending_adoption, Some(id(1)));
         assert_eq!(
-            repair(suspect(), Some(original()), true, CloneRepair::Merge, at(5)),
+            repair(
+                suspect(),
+                Some(original()),
+                true,
+                CloneRepair::Merge,
+                Fence::NONE,
+                at(5)
+            ),
             Err(RepairRefused::TwoMachines)
         );
     }
@@ -316,12 +342,27 @@ mod tests {
             adopting_generation: Some(2),
             ..suspect()
         };
-        let split = repair(undecided, None, true, CloneRepair::Split, at(5)).unwrap();
+        let split = repair(
+            undecided,
+            None,
+            true,
+            CloneRepair::Split,
+            Fence::NONE,
+            at(5),
+        )
+        .unwrap();
         assert_eq!(split.newcomer.membership, Membership::Managed);
         assert_eq!(split.newcomer.pending_adoption, None);
         assert_eq!(split.original, None);
         assert_eq!(
-            repair(split.newcomer, None, false, CloneRepair::Split, at(6)),
+            repair(
+                split.newcomer,
+                None,
+                false,
+                CloneRepair::Split,
+                Fence::NONE,
+                at(6)
+            ),
             Err(RepairRefused::NoSuspect)
         );
     }
@@ -332,5 +373,21 @@ mod tests {
         assert_eq!(gone.retired_at, Some(at(9)));
         assert_eq!(gone.retired(at(10)), None);
         assert!(gone.identity.is_some());
+    }
+
+    #[test]
+    fn a_record_from_before_its_identity_takes_it_back() {
+        let waiting = Host::unknown(id(1), proven().workspace);
+        assert!(waiting.is_older_than(&proven()));
+        let back = waiting.recognised(&proven(), at(3));
+        assert_eq!(back, Host::adopted(&proven(), at(3)));
+        assert!(!back.is_older_than(&proven()));
+        let held = Host {
+            id: id(1),
+            ..suspect()
+        };
+        let back = held.recognised(&proven(), at(3));
+        assert_eq!(back.membership, Membership::Quarantined);
+        assert!(!original().retired(at(3)).unwrap().is_older_than(&proven()));
     }
 }

@@ -6,6 +6,10 @@
 //! generation. A new key opens the next, and the one before stays in force until the
 //! new one is first used, because the answer that carried it may be lost. A decision
 //! that gives the identity to another machine ends the one before at once.
+//!
+//! A store that was restored from a backup does not know which generations were given
+//! out after the backup was made. The next one is above all of them ([`Fence`]), and one
+//! that is presented and ahead of ours is believed: only we can have signed it.
 
 use std::time::Duration;
 
@@ -21,13 +25,39 @@ pub struct Proven {
     pub host: HostId,
     /// Which of the host's identities.
     pub generation: u64,
+    /// SHA-256 of its public key.
+    pub spki_sha256: [u8; 32],
     /// Whether the certificate's time is over.
     pub expired: bool,
 }
 
-/// The key of an identity whose certificate was issued before the store that is in
-/// use began: unknown until its holder asks for a renewal.
+/// The key of an identity that has ended and that nobody has taken over yet.
 pub const UNKNOWN_KEY: [u8; 32] = [0; 32];
+
+/// What keeps generations of a restored state apart from those of the life that was
+/// lost.
+///
+/// Every generation that was ever given out cost the store a revision of its own, and
+/// generations begin at 1 or at a fence: none is above the revision that gave it out. A
+/// restored life begins at a revision above all of the earlier ones (its *incarnation*),
+/// so above all of their generations, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fence(u64);
+
+impl Fence {
+    /// For what has no past: a state that was never restored, an id that was just drawn.
+    pub const NONE: Self = Self(0);
+
+    /// Of a state whose life began at the revision `incarnation`; 0 for the first life.
+    pub fn after(incarnation: u64) -> Self {
+        Self(incarnation)
+    }
+
+    /// The generation after `newest`, which is 0 where there is none.
+    fn next(self, newest: u64) -> u64 {
+        newest.saturating_add(1).max(self.0)
+    }
+}
 
 /// A host's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,31 +86,36 @@ impl Identity {
         now >= self.not_after.saturating_sub(lifetime / 2) || self.issuer != *active
     }
 
-    /// What a link with `generation` makes of it: the first use of a new identity
-    /// ends the one before. `None` when nothing changes.
-    pub fn used(self, generation: u64) -> Option<Self> {
-        if generation > self.generation {
-            // Signed in a life of the gateway that its store has forgotten, for
-            // whatever key was asked for then.
+    /// What a link with it makes of it: the first use of a new identity ends the one
+    /// before. `None` when nothing changes.
+    pub fn used(self, proven: &Proven) -> Option<Self> {
+        if self.is_behind(proven) {
             return Some(Self {
-                generation,
-                spki_sha256: UNKNOWN_KEY,
+                generation: proven.generation,
+                spki_sha256: proven.spki_sha256,
                 previous: None,
                 ..self
             });
         }
-        let first = generation == self.generation && self.previous.is_some();
+        let first = proven.generation == self.generation && self.previous.is_some();
         first.then_some(Self {
             previous: None,
             ..self
         })
     }
 
-    /// The end of this identity, wherever it is: the next one is nobody's yet, above
-    /// all not that of whoever still holds the key and a token.
-    pub fn ended(self) -> Self {
+    /// Whether what is proven was signed in a life of the gateway that its store has
+    /// forgotten.
+    pub fn is_behind(&self, proven: &Proven) -> bool {
+        proven.generation > self.generation
+    }
+
+    /// The end of this identity, wherever it is and whichever of its generations: the
+    /// next one is nobody's yet, above all not that of whoever still holds the key and a
+    /// token.
+    pub fn ended(self, fence: Fence) -> Self {
         Self {
-            generation: self.generation.saturating_add(1),
+            generation: fence.next(self.generation),
             spki_sha256: UNKNOWN_KEY,
             previous: None,
             ..self
@@ -96,7 +131,8 @@ pub enum Asking {
         /// Of its certificate.
         generation: u64,
     },
-    /// A machine that takes the identity over by an operator's decision.
+    /// A machine that is given the identity by a decision: it joins, is told apart from
+    /// the one it was copied from, or takes over.
     Heir,
 }
 
@@ -112,101 +148,40 @@ pub struct Place {
     pub again: bool,
 }
 
-/// Where a certificate for the key `spki_sha256` belongs, beside `current`.
+/// Where a certificate for the key `spki_sha256` belongs, beside `current`; nowhere when
+/// the holder that asks is no longer the one in force.
 ///
 /// Asking twice with one key is asking once. Whichever of the answers arrives, and
 /// whichever arrives last, must be good: an agent that waits too long asks again
 /// while the first answer is still on its way.
-pub fn place(current: Option<&Identity>, spki_sha256: &[u8; 32], asking: Asking) -> Place {
-    let newest = current.map_or(0, |identity| identity.generation);
-    let has_key = |key: &[u8; 32]| current.is_some_and(|identity| identity.spki_sha256 == *key);
-    let same_key = match asking {
-        Asking::Holder { .. } => has_key(spki_sha256) || has_key(&UNKNOWN_KEY),
-        Asking::Heir => has_key(spki_sha256),
+pub fn place(
+    current: Option<&Identity>,
+    spki_sha256: &[u8; 32],
+    asking: Asking,
+    fence: Fence,
+) -> Option<Place> {
+    let previous = match asking {
+        Asking::Holder { generation } => {
+            // Its link outlives by a moment the decision that took the identity from it.
+            current.filter(|identity| identity.in_force(generation))?;
+            Some(generation)
+        }
+        Asking::Heir => None,
     };
-    if same_key {
-        return Place {
-            generation: newest.max(1),
-            previous: current.and_then(|identity| identity.previous),
+    let same_key = current.filter(|identity| identity.spki_sha256 == *spki_sha256);
+    if let Some(identity) = same_key {
+        return Some(Place {
+            generation: identity.generation,
+            previous: identity.previous,
             again: true,
-        };
+        });
     }
-    Place {
-        generation: newest.saturating_add(1),
-        previous: match asking {
-            Asking::Holder { generation } => Some(generation),
-            Asking::Heir => None,
-        },
+    Some(Place {
+        generation: fence.next(current.map_or(0, |identity| identity.generation)),
+        previous,
         again: false,
-    }
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OLD: [u8; 32] = [1; 32];
-    const NEW: [u8; 32] = [2; 32];
-
-    fn identity() -> Identity {
-        Identity {
-            generation: 3,
-            spki_sha256: OLD,
-            not_after: Timestamp::from_millis(1000),
-            issuer: [9; 32],
-            previous: None,
-        }
-    }
-
-    fn with(current: Identity, place: Place, key: [u8; 32]) -> Identity {
-        Identity {
-            generation: place.generation,
-            previous: place.previous,
-            spki_sha256: key,
-            ..current
-        }
-    }
-
-    #[test]
-    fn a_new_key_opens_a_generation_and_the_old_one_lasts_until_it_is_used() {
-        let holder = Asking::Holder { generation: 3 };
-        let next = place(Some(&identity()), &NEW, holder);
-        assert_eq!((next.generation, next.previous), (4, Some(3)));
-        let current = with(identity(), next, NEW);
-        assert!(current.in_force(3) && current.in_force(4) && !current.in_force(2));
-        let used = current.used(4).unwrap();
-        assert!(!used.in_force(3) && used.in_force(4));
-        assert_eq!(used.used(4), None);
-    }
-
-    #[test]
-    fn an_answer_that_is_lost_twice_leaves_the_old_identity_in_force() {
-        let holder = Asking::Holder { generation: 3 };
-        let mut current = identity();
-        for _ in 0..3 {
-            current = with(current, place(Some(&current), &NEW, holder), NEW);
-            assert!(current.in_force(3), "the host could not come back");
-            assert_eq!(current.generation, 4);
-        }
-    }
-
-    #[test]
-    fn an_heir_that_asks_twice_may_use_either_answer() {
-        let first = place(Some(&identity()), &NEW, Asking::Heir);
-        let current = with(identity(), first, NEW);
-        assert!(!current.in_force(3), "the one before has ended");
-        let second = place(Some(&current), &NEW, Asking::Heir);
-        assert_eq!(first.generation, second.generation);
-        assert!(second.again && !first.again);
-    }
-
-    #[test]
-    fn a_generation_from_a_forgotten_life_belongs_to_no_known_key() {
-        let used = identity().used(7).unwrap();
-        assert_eq!((used.generation, used.spki_sha256), (7, UNKNOWN_KEY));
-        let renewed = place(Some(&used), &NEW, Asking::Holder { generation: 7 });
-        assert_eq!(renewed.generation, 7);
-        // An heir never takes over the place of a key that it does not hold.
-        assert_eq!(place(Some(&used), &NEW, Asking::Heir).generation, 8);
-    }
-}
+mod tests;

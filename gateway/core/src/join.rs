@@ -79,7 +79,8 @@ pub enum Done {
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Put [`Host::adopted`] into the store, unless the host is there by now.
+    /// Put [`Host::adopted`] into the store, or [`Host::recognised`] where its record
+    /// [is older](Host::is_older_than), unless somebody did by now.
     Adopt,
     /// Ask the live link for a sign of life.
     Probe,
@@ -163,6 +164,13 @@ impl Join {
                 Step::Refuse(refusal(RefusalCode::HostRetired, text, LONG, known.now).into())
             };
         };
+        if host.is_older_than(&self.proven) && known.workspace {
+            return if self.adopted {
+                Step::Refuse(refuse::try_again(SOON, known.now).into())
+            } else {
+                Step::Adopt
+            };
+        }
         if let Err(refused) = identified(host, &self.proven, known) {
             return Step::Refuse(refused);
         }
@@ -174,10 +182,18 @@ impl Join {
         match verdict {
             Verdict::Welcome { .. } => Step::Mark,
             Verdict::Clone(evidence) => Step::Clone(evidence),
+            // Whoever is linked holds a generation that has ended by this one's being
+            // signed; the store has forgotten that it was.
+            Verdict::Probe if self.is_ahead(known) => Step::Mark,
             // A link that vanished between two looks leaves nobody to ask.
             Verdict::Probe if known.live.is_some() => Step::Probe,
             Verdict::Probe => Step::Mark,
         }
+    }
+
+    fn is_ahead(&self, known: &Known<'_>) -> bool {
+        let identity = known.host.and_then(|host| host.identity);
+        identity.is_some_and(|identity| identity.is_behind(&self.proven))
     }
 
     fn newcomer(&self) -> Newcomer<'_> {

@@ -224,6 +224,7 @@ mod tests {
             workspace: WorkspaceId::new(at(), [1; 10]),
             host: HostId::new(at(), [2; 10]),
             generation: 1,
+            spki_sha256: [7; 32],
             expired: false,
         }
     }
@@ -277,7 +278,9 @@ mod tests {
     fn a_link_ends_when_its_identity_does() {
         let host = Host::adopted(&proven(), at());
         let ended = Host {
-            identity: host.identity.map(crate::identity::Identity::ended),
+            identity: host
+                .identity
+                .map(|it| it.ended(crate::identity::Fence::NONE)),
             ..host
         };
         let retired = host.retired(at()).unwrap();

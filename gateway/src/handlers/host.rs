@@ -317,6 +317,7 @@ pub async fn repair_host_clone(app: Arc<App>, call: Call<RepairHostClone>) -> Re
         original.as_ref().map(|original| original.decided()),
         kept.clone_of.is_some_and(|id| app.links.is_linked(id)),
         repair,
+        app.fence(),
         call.meta.now,
     )
     .map_err(|refused| Error::conflict(refused.to_string()))?;

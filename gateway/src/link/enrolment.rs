@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gateway_core::admission::{self, Asked, Plan, TokenState, generation, joined};
+use gateway_core::admission::{self, Asked, Plan, TokenState, joined, place_of};
 use gateway_core::host::Host;
 use gateway_core::identity::Identity;
 use gateway_core::refuse::{self, ASK_AGAIN, SOON};
@@ -110,6 +110,8 @@ async fn enrol(
 /// A plan, and the record it begins with.
 struct Planned {
     plan: Plan,
+    /// The key that is presented.
+    spki: [u8; 32],
     kept: Option<Kept<HostRecordV1>>,
 }
 
@@ -144,7 +146,11 @@ fn plan(
         Plan::New => None,
         Plan::Awaited(id) | Plan::Again(id) => tables.hosts.get(&id).cloned(),
     };
-    Ok(Planned { plan, kept })
+    Ok(Planned {
+        plan,
+        spki: *spki,
+        kept,
+    })
 }
 
 /// Writes what was planned. `None` when the world has changed meanwhile.
@@ -158,7 +164,7 @@ async fn carry_out(
     now: Timestamp,
 ) -> Result<Option<protocol::v1::Grant>, Refusal> {
     let mut batch = Batch::new();
-    let Planned { plan, kept } = planned;
+    let Planned { plan, spki, kept } = planned;
     let rev = kept.as_ref().map(|kept| kept.rev);
     let record = match (plan, kept) {
         (Plan::New, _) | (_, None) => fresh(app, token, now),
@@ -168,17 +174,24 @@ async fn carry_out(
     let host = record.decided();
     let seen = app.catalog.read().seen.get(&record.id).cloned();
     let counter = seen.as_ref().map_or(1, |seen| seen.issued);
+    let Some(place) = place_of(&host, plan, &spki, app.fence()) else {
+        return Ok(None);
+    };
     let Issued { identity, grant } = issue(
         app,
         &request.csr,
         record.workspace,
         record.id,
-        generation(&host),
+        place.generation,
         counter,
     )
     .map_err(|error| refusal(RefusalCode::Invalid, error.to_string(), ASK_AGAIN))?;
     let again = matches!(plan, Plan::Again(_));
-    let host = joined(host, plan, token.id, Identity::from(&identity), now);
+    let identity = Identity {
+        previous: place.previous,
+        ..Identity::from(&identity)
+    };
+    let host = joined(host, plan, token.id, identity, now);
     let record = record.with(&host);
     let host_key = key_of::<HostRecordV1>(record.id);
     batch.require(&host_key, rev.map_or(Condition::Absent, Condition::RevIs));

@@ -92,6 +92,7 @@ async fn take_in(
                 workspace,
                 host,
                 generation,
+                spki_sha256: peer.spki_sha256.0,
                 expired: peer.expired,
             };
             return session::begin(app, connection, proven, carrier, from).await;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use gateway_core::clone::Evidence;
 use gateway_core::host::{Host, holds_another_clone};
-use gateway_core::identity::Identity;
+use gateway_core::identity::{Asking, Identity, place};
 use gateway_core::refuse::{LONG, SHORTLY, try_again};
 use gateway_store::Batch;
 use model::host::{HostEvent, Membership};
@@ -70,7 +70,10 @@ pub async fn receive(
                 Err(error) => return Some(unavailable(error)),
             },
         };
-        let issued = match issue(app, csr.as_ref()?, proven.workspace, place, 1, 1) {
+        let Some(generation) = generation(app, place, csr.as_ref()?) else {
+            break;
+        };
+        let issued = match issue(app, csr.as_ref()?, proven.workspace, place, generation, 1) {
             Ok(issued) => issued,
             Err(error) => return Some(refusal(RefusalCode::Invalid, error.to_string(), LONG)),
         };
@@ -87,6 +90,15 @@ pub async fn receive(
         }
     }
     Some(try_again(SHORTLY, app.now()))
+}
+
+/// The generation in which the holder of this key begins, or goes on.
+fn generation(app: &App, place_of: HostId, csr: &[u8]) -> Option<u64> {
+    let spki = app.ca.csr_key(csr).ok()?;
+    let tables = app.catalog.read();
+    let identity = tables.hosts.get(&place_of)?.decided().identity;
+    let place = place(identity.as_ref(), &spki.0, Asking::Heir, app.fence());
+    place.map(|place| place.generation)
 }
 
 /// The place that was given to this key before.

@@ -145,6 +145,7 @@ mod tests {
             workspace: WorkspaceId::new(now, [1; 10]),
             host: HostId::new(now, [2; 10]),
             generation: 3,
+            spki_sha256: [7; 32],
             expired: false,
         };
         let host = Host::adopted(&proven, now);

@@ -10,7 +10,7 @@ use gateway_core::refuse;
 use gateway_core::seen::{Arrival, Seen};
 use gateway_core::session::{Greeting, greet};
 use model::Timestamp;
-use model::host::{Carrier, HostEvent, Membership};
+use model::host::{Carrier, Connectivity, HostEvent, Membership};
 use protocol::v1::{Hello, Refusal, Welcome};
 use tokio::sync::oneshot;
 
@@ -67,7 +67,7 @@ pub(super) async fn admit(
                 }))
             }
             Step::Settle => {
-                let settled = settle(app, proven).await;
+                let settled = settle(app, proven, from).await;
                 settled
                     .map(|()| Done::Settled)
                     .map_err(|error| busy(&error))?
@@ -127,23 +127,30 @@ async fn refuse_aloud(
     refused.refusal
 }
 
-/// A certificate of ours whose host is not in the store: the store is older than
-/// the host (restored from a backup).
+/// A certificate of ours whose host is not in the store, or has no identity there: the
+/// store is older than the host (restored from a backup).
 async fn adopt(app: &App, proven: &ProvenHost, from: SocketAddr) -> GatewayResult<()> {
     let now = app.now();
     let key = key_of::<HostRecordV1>(proven.host);
     edit::<HostRecordV1>(app, &key, |found, batch| {
-        if found.is_some() {
-            return Ok(None);
-        }
-        history(batch, proven.host, now, HostEvent::Created, None)?;
+        let record = match found {
+            None => {
+                history(batch, proven.host, now, HostEvent::Created, None)?;
+                HostRecordV1::fresh(&Host::adopted(proven, now), now)
+            }
+            Some(record) if record.decided().is_older_than(proven) => {
+                let host = record.decided().recognised(proven, now);
+                record.with(&host)
+            }
+            Some(_) => return Ok(None),
+        };
         Origin::host(proven.host, from.ip())
             .entry(now, "host.adopt")
             .on(proven.host)
             .with("generation", proven.generation)
             .noticed()
             .in_workspace(proven.workspace, batch);
-        Ok(Some(HostRecordV1::fresh(&Host::adopted(proven, now), now)))
+        Ok(Some(record))
     })
     .await?;
     Ok(())
@@ -180,11 +187,21 @@ async fn mark(
     };
     let mut verdict = None;
     let written = edit_seen(app, proven.host, |before, batch| {
-        let behind = hello.counter > before.issued;
+        // One that was just adopted has its entry already.
+        let issued = before.issued;
+        let behind = hello.counter > issued && before.connectivity != Connectivity::Never;
         match before.welcomed(&arrival) {
             Ok((seen, events)) => {
                 if behind {
                     tracing::warn!(host.id = %proven.host, "the host's counter is ahead of ours: this gateway's state is older than the host");
+                    Origin::host(proven.host, from.ip())
+                        .entry(now, "host.ahead")
+                        .on(proven.host)
+                        .with("counter", hello.counter)
+                        .with("known", issued)
+                        .with("incarnation", app.incarnation())
+                        .noticed()
+                        .in_workspace(proven.workspace, batch);
                 }
                 for event in events {
                     history(batch, proven.host, now, event, None)?;
@@ -207,13 +224,13 @@ async fn mark(
 
 /// The first use of a new identity ends the one before it, and the record that a
 /// repaired clone had meanwhile.
-async fn settle(app: &App, proven: &ProvenHost) -> GatewayResult<()> {
+async fn settle(app: &App, proven: &ProvenHost, from: SocketAddr) -> GatewayResult<()> {
     let now = app.now();
     let (stale, leftovers) = {
         let tables = app.catalog.read();
         let record = tables.hosts.get(&proven.host);
         let identity = record.and_then(|record| record.decided().identity);
-        let stale = identity.is_some_and(|identity| identity.used(proven.generation).is_some());
+        let stale = identity.is_some_and(|identity| identity.used(proven).is_some());
         // Another machine's identity is taken over in a generation of its own: the
         // first one has no leftovers, and most hosts are in their first.
         let hosts = (proven.generation > 1).then(|| tables.hosts_of(proven.workspace));
@@ -228,9 +245,21 @@ async fn settle(app: &App, proven: &ProvenHost) -> GatewayResult<()> {
         (stale, leftovers)
     };
     if stale {
-        edit_host(app, proven.host, |host, _| {
-            let used = host.identity.and_then(|it| it.used(proven.generation));
-            Ok(used.map(|identity| Host {
+        edit_host(app, proven.host, |host, batch| {
+            let Some(before) = host.identity else {
+                return Ok(None);
+            };
+            if before.is_behind(proven) {
+                Origin::host(proven.host, from.ip())
+                    .entry(now, "host.ahead")
+                    .on(proven.host)
+                    .with("generation", proven.generation)
+                    .with("known", before.generation)
+                    .with("incarnation", app.incarnation())
+                    .noticed()
+                    .in_workspace(host.workspace, batch);
+            }
+            Ok(before.used(proven).map(|identity| Host {
                 identity: Some(identity),
                 ..host
             }))

@@ -220,7 +220,8 @@ impl Session {
         let counter = match asking {
             Asking::Heir => {
                 let current = host_of(target).and_then(|host| host.identity);
-                let again = place(current.as_ref(), &spki.0, asking).again;
+                let place = place(current.as_ref(), &spki.0, asking, app.fence());
+                let again = place.is_some_and(|place| place.again);
                 inherited_counter(app, target, again)
                     .await
                     .map_err(failed)?
@@ -232,7 +233,8 @@ impl Session {
             if !host.is_live() {
                 return Ok(None);
             }
-            let place = place(host.identity.as_ref(), &spki.0, asking);
+            let place = place(host.identity.as_ref(), &spki.0, asking, app.fence());
+            let Some(place) = place else { return Ok(None) };
             let signed = issue::issue(
                 app,
                 &renew.csr,

@@ -12,7 +12,7 @@ impl World {
     pub(super) fn fault(&mut self) {
         let m = self.some_machine();
         let length = self.rng.between(SECOND, 10 * MINUTE);
-        let kind = self.rng.below(14);
+        let kind = self.rng.below(18);
         self.note(|| format!("fault {kind} on machine {m} for {length} ms"));
         match kind {
             0 | 1 => self.cut(m, length),
@@ -33,6 +33,10 @@ impl World {
             9 => self.gateway.skew = self.step_of_the_gateway(),
             10 | 11 => self.replace_token(m, kind == 11),
             12 if self.gateway.up && self.rng.percent(30) => self.retire_and_reinstall(m),
+            14 | 15 if self.gateway.up => self.back_up(),
+            16 if self.rng.percent(50) => {
+                self.lose_gateway();
+            }
             _ => {}
         }
     }
@@ -65,7 +69,12 @@ impl World {
         let room = self.machines.len() < 2 * self.options.hosts as usize;
         // A machine whose confirmations are lies would make copies look like lies, too.
         let wanted = self.options.broken != Some(Break::CounterUnsynced);
-        if room && wanted && self.rng.percent(25) {
+        if !room || !wanted || self.rng.percent(75) {
+            return;
+        }
+        // An image that is rolled out is rolled out more than once.
+        let copies = if self.rng.percent(30) { 2 } else { 1 };
+        for _ in 0..copies {
             let branch = self.truth.disk(Some(self.machines[m].disk.branch));
             let disk = Disk {
                 branch,
@@ -73,6 +82,17 @@ impl World {
             };
             self.machine(disk);
         }
+    }
+
+    /// The gateway's machine is gone; a while later another serves what the backup holds.
+    pub(super) fn lose_gateway(&mut self) {
+        let length = self.rng.between(SECOND, 10 * MINUTE);
+        // Down already: then it comes up with what is restored.
+        if self.gateway.up {
+            self.gateway_down();
+            self.queue.push(self.now + length, Ev::GatewayUp);
+        }
+        self.restore();
     }
 
     /// Half an hour is more than a clock is set by in good order, and less than what

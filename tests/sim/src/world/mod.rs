@@ -69,6 +69,8 @@ enum Ev {
     /// And comes back.
     Heal(usize),
     GatewayUp,
+    /// The gateway's disk is lost.
+    Restore,
     PowerOn(usize),
     /// An operator acts.
     Reinstall(usize),
@@ -164,6 +166,7 @@ impl World {
             }
             Ev::Heal(m) => self.machines[m].path = true,
             Ev::GatewayUp => self.gateway_up(),
+            Ev::Restore => self.lose_gateway(),
             Ev::PowerOn(m) => {
                 if self.machines[m].agent.is_none() {
                     self.start(m);

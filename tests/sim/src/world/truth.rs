@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use agent_core::{Agent, Standing, bounds};
+use agent_core::{Agent, Standing, Waiting, bounds};
 use gateway_core::clone::Evidence;
 use gateway_core::host::Host;
 use gateway_core::identity::Proven;
@@ -12,6 +12,7 @@ use model::host::HostEvent;
 use model::ids::{AgentTokenId, HostId};
 use protocol::v1::Hello;
 
+use super::gateway::Store;
 use super::{GRACE, LOOK, World};
 use crate::Violation;
 use crate::queue::{HOUR, Ms};
@@ -38,6 +39,9 @@ pub(super) struct Truth {
     pub(super) revoked: BTreeSet<AgentTokenId>,
     /// Hosts that have left the fleet.
     pub(super) retired: BTreeSet<HostId>,
+    /// Hosts whose retirement a restore has undone. Their agents were told, and ask
+    /// again only now and then.
+    reinstated: BTreeSet<HostId>,
     /// What was found broken first.
     pub(super) broken: Option<Violation>,
 }
@@ -48,6 +52,17 @@ impl Truth {
         self.copied |= from.is_some();
         self.disks.push(from);
         self.disks.len() - 1
+    }
+
+    /// The gateway has forgotten what was decided and observed after the backup.
+    pub(super) fn restored(&mut self, store: &Store, proof: BTreeMap<HostId, (usize, u64)>) {
+        let revoked = store.tokens.iter().filter(|it| it.1.revoked_at.is_some());
+        self.revoked = revoked.map(|it| *it.0).collect();
+        let retired = store.hosts.values().filter(|host| !host.is_live());
+        let retired: BTreeSet<_> = retired.map(|host| host.id).collect();
+        self.reinstated.extend(self.retired.difference(&retired));
+        self.retired = retired;
+        self.proof = proof;
     }
 
     fn violate(&mut self, invariant: &'static str, detail: String) {
@@ -73,11 +88,22 @@ impl World {
     }
 
     pub(super) fn check_generation(&mut self, host: HostId, generation: u64, key: Key) {
-        let owner = *self.truth.keys.entry((host, generation)).or_insert(key);
-        if owner != key {
-            let detail = format!("{host} generation {generation}");
-            self.truth
-                .violate("a generation belongs to one key", detail);
+        let known = self.truth.keys.get(&(host, generation)).copied();
+        let newer = self.truth.keys.range((host, generation)..=(host, u64::MAX));
+        let newer = newer.map(|((_, newer), _)| *newer).next_back();
+        let detail = || format!("{host} generation {generation}");
+        match (known, newer) {
+            (Some(owner), _) if owner != key => {
+                let detail = detail();
+                self.truth
+                    .violate("a generation belongs to one key", detail);
+            }
+            (None, Some(newer)) => {
+                let detail = format!("{} after {newer}", detail());
+                self.truth.violate("generations never go back", detail);
+            }
+            (Some(_), _) => {}
+            (None, None) => drop(self.truth.keys.insert((host, generation), key)),
         }
     }
 
@@ -197,8 +223,20 @@ impl World {
             return false;
         }
         let Some(held) = machine.disk.held else {
-            return !self.truth.revoked.contains(&machine.token);
+            let known = self.gateway.store.tokens.contains_key(&machine.token);
+            return known && !self.truth.revoked.contains(&machine.token);
         };
+        let standing = machine.agent.as_ref().map(Agent::standing);
+        let told = matches!(
+            standing,
+            Some(Standing::Waiting {
+                why: Waiting::Retired,
+                ..
+            })
+        );
+        if told && self.truth.reinstated.contains(&held.host) {
+            return false;
+        }
         let record = self.gateway.store.hosts.get(&held.host);
         let in_force = |generation| {
             record.is_none_or(|host| {

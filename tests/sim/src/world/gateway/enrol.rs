@@ -2,6 +2,7 @@
 
 use gateway_core::admission::{self, Asked, Plan, TokenState};
 use gateway_core::host::Host;
+use gateway_core::identity::Identity;
 use gateway_core::refuse::{ASK_AGAIN, refusal};
 use gateway_core::seen::Seen;
 use model::ids::{AgentTokenId, HostId};
@@ -60,7 +61,15 @@ impl World {
             .seen
             .get(&host.id)
             .map_or(1, |seen| seen.issued);
-        let (identity, grant) = self.issue(host.id, admission::generation(&host), key, counter);
+        let fence = self.gateway.fence;
+        let Some(place) = admission::place_of(&host, plan, &key.spki(), fence) else {
+            return;
+        };
+        let (identity, grant) = self.issue(host.id, place.generation, key, counter);
+        let identity = Identity {
+            previous: place.previous,
+            ..identity
+        };
         let host = admission::joined(host, plan, id, identity, now);
         let store = &mut self.gateway.store;
         store.hosts.insert(host.id, host);

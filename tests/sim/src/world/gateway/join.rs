@@ -21,21 +21,22 @@ use crate::world::{ADDRESS, AUTHORITY, Ev, LATE_RETURN, LIFETIME, World};
 impl World {
     /// Somebody says hello.
     pub(super) fn join(&mut self, l: usize, hello: &Hello) {
-        let Some(held) = self.machines[self.links[l].machine].disk.held else {
+        let disk = &self.machines[self.links[l].machine].disk;
+        let (Some(held), Some(key)) = (disk.held, disk.key) else {
             return;
         };
         let proven = Proven {
             workspace: self.gateway.workspace,
             host: held.host,
             generation: held.generation,
+            spki_sha256: key.spki(),
             expired: held.own.not_after < self.wall(),
         };
         let (mut join, mut done, mut counter) = (Join::new(proven, hello), Done::Nothing, 0);
         loop {
             done = match self.next_step(&mut join, done, &proven) {
                 Step::Adopt => {
-                    let host = Host::adopted(&proven, self.wall());
-                    self.gateway.store.hosts.insert(proven.host, host);
+                    self.adopt(&proven);
                     Done::Adopted
                 }
                 Step::Probe => Done::Probed(self.probe(&proven)),
@@ -62,6 +63,16 @@ impl World {
                 Step::Refuse(refused) => return self.refuse(l, refused.refusal),
             };
         }
+    }
+
+    fn adopt(&mut self, proven: &Proven) {
+        let now = self.wall();
+        let host = match self.gateway.store.hosts.get(&proven.host) {
+            Some(host) if host.is_older_than(proven) => host.recognised(proven, now),
+            Some(_) => return,
+            None => Host::adopted(proven, now),
+        };
+        self.gateway.store.hosts.insert(proven.host, host);
     }
 
     fn next_step(&self, join: &mut Join, done: Done, proven: &Proven) -> Step {
@@ -158,7 +169,7 @@ impl World {
         let now = self.wall();
         let hosts = &mut self.gateway.store.hosts;
         if let Some(host) = hosts.get_mut(&proven.host)
-            && let Some(identity) = host.identity.and_then(|it| it.used(proven.generation))
+            && let Some(identity) = host.identity.and_then(|it| it.used(proven))
         {
             host.identity = Some(identity);
         }

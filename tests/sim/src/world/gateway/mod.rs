@@ -2,6 +2,7 @@
 //!
 //! Writes happen at once and whole; the order of steps is the gateway's own.
 
+mod backup;
 mod enrol;
 mod join;
 mod renew;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use gateway_core::admission::TokenFacts;
 use gateway_core::host::{Host, repair};
-use gateway_core::identity::Proven;
+use gateway_core::identity::{Fence, Proven};
 use gateway_core::liveness::{Heard, connectivity};
 use gateway_core::seen::{End, Seen};
 use gateway_core::session::{Tell, Told, Wanted, look};
@@ -24,10 +25,11 @@ use protocol::v1::{
     Settings, Trust, agent_frame, gateway_frame,
 };
 
+use self::backup::Backup;
 use super::network::Way;
 use super::{ADDRESS, AUTHORITY, EPOCH, Ev, GRACE, LIFETIME, World};
 use crate::Break;
-use crate::queue::{HOUR, Ms};
+use crate::queue::{HOUR, MINUTE, Ms};
 use crate::wire::{Packet, read};
 
 /// What the gateway makes of a connection.
@@ -69,6 +71,10 @@ pub(super) struct Gateway {
     /// Its clock minus true time, in milliseconds.
     pub(super) skew: i64,
     pub(super) store: Store,
+    /// Keeps what this life of the store gives out apart from what earlier ones gave.
+    pub(super) fence: Fence,
+    /// What a restore would bring back.
+    backup: Option<Backup>,
     /// What operators install machines with.
     pub(super) newest_token: AgentTokenId,
     /// The link of each linked host.
@@ -90,6 +96,8 @@ impl Gateway {
                 tokens: BTreeMap::from([(token, fresh_token())]),
                 ..Store::default()
             },
+            fence: Fence::NONE,
+            backup: None,
             newest_token: token,
             live: BTreeMap::new(),
             heard: BTreeMap::new(),
@@ -182,6 +190,13 @@ impl World {
 
     /// An operator decides about a suspected clone.
     pub(super) fn decide(&mut self, newcomer: HostId, decision: CloneRepair) {
+        // What is decided is forgotten where it hurts most: carried out in a life that a
+        // backup from just before knows nothing of.
+        if decision != CloneRepair::Split && self.rng.percent(50) {
+            self.back_up();
+            let when = self.now + self.rng.between(MINUTE, 10 * MINUTE);
+            self.queue.push(when, Ev::Restore);
+        }
         let hosts = &self.gateway.store.hosts;
         let Some(host) = hosts.get(&newcomer).copied() else {
             return;
@@ -190,7 +205,14 @@ impl World {
         let linked = host
             .clone_of
             .is_some_and(|id| self.gateway.live.contains_key(&id));
-        let Ok(done) = repair(host, original, linked, decision, self.wall()) else {
+        let Ok(done) = repair(
+            host,
+            original,
+            linked,
+            decision,
+            self.gateway.fence,
+            self.wall(),
+        ) else {
             return;
         };
         self.note(|| format!("{newcomer}: {decision:?}"));

@@ -77,7 +77,10 @@ impl World {
             let id = HostId::new(self.wall(), self.rng.bytes());
             Host::suspect(id, proven, original.as_ref())
         });
-        let (identity, grant) = self.issue(suspect.id, 1, key, 1);
+        let fence = self.gateway.fence;
+        let place = place(suspect.identity.as_ref(), &key.spki(), Asking::Heir, fence);
+        let Some(place) = place else { return };
+        let (identity, grant) = self.issue(suspect.id, place.generation, key, 1);
         let Some(named) = suspect.named(identity) else {
             return;
         };
@@ -89,13 +92,18 @@ impl World {
             .entry(named.id)
             .or_insert_with(|| Seen::never(now));
         self.tell(l, gateway_frame::Body::Renewed(grant));
+        self.will_decide(named.id);
+    }
+
+    /// An operator will look at this suspect.
+    pub(super) fn will_decide(&mut self, suspect: HostId) {
         let decision = match self.rng.below(10) {
             0..=1 => CloneRepair::Replace,
             2..=3 => CloneRepair::Merge,
             _ => CloneRepair::Split,
         };
         let when = self.now + self.rng.between(HOUR / 60, HOUR);
-        self.queue.push(when, Ev::Decide(named.id, decision));
+        self.queue.push(when, Ev::Decide(suspect, decision));
     }
 
     /// A certificate for the same host, or for the one it was decided to become.
@@ -122,7 +130,11 @@ impl World {
             let refused = refusal(RefusalCode::Invalid, "", LONG, self.wall());
             return self.tell(l, gateway_frame::Body::RenewRefused(refused));
         }
-        let place = place(host.identity.as_ref(), &key.spki(), asking);
+        let fence = self.gateway.fence;
+        let Some(place) = place(host.identity.as_ref(), &key.spki(), asking, fence) else {
+            let refused = refusal(RefusalCode::Invalid, "", LONG, self.wall());
+            return self.tell(l, gateway_frame::Body::RenewRefused(refused));
+        };
         let counter = match asking {
             Asking::Heir => self.inherit(l, target, place.again),
             Asking::Holder { .. } => issued,
