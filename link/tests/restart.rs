@@ -75,8 +75,10 @@ fn an_agent_hears_at_its_next_packet_that_its_gateway_was_restarted() {
     life.kill(other);
     let _again = Life::begin(address, &[7; 32], &config);
     here.block_on(async {
-        let (mut stream, _) = soon(agent.open_bi()).await.unwrap();
-        stream.write_all(b"are you there?").await.unwrap();
+        // A packet of the connection's own may have told it already.
+        if let Ok((mut stream, _)) = soon(agent.open_bi()).await {
+            let _ = stream.write_all(b"are you there?").await;
+        }
         assert_eq!(soon(agent.closed()).await, ConnectionError::Reset);
     });
 }
