@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -52,12 +53,14 @@ pub enum Change {
     },
 }
 
-/// What a [`Mirror`] keeps current. Called by one task.
+/// What a [`Mirror`] keeps current. One call at a time.
 ///
-/// These calls must not block: readers of the index see what they leave behind.
+/// These calls must not wait for anything: readers of the index see what they leave
+/// behind.
 pub trait Index: Send + Sync + 'static {
-    /// `items` are all there are under `prefix`; whatever else the index holds of
-    /// this prefix is gone. Build anew, then swap: readers should see no gap.
+    /// `items` are all there are under `prefix`, in the order of their keys; whatever
+    /// else the index holds of this prefix is gone. Build anew, then swap: readers
+    /// should see no gap. Called where it may take its time.
     fn reset(&self, prefix: &Prefix, items: Vec<(Key, Item)>);
 
     /// One or more whole commits, in order.
@@ -228,17 +231,24 @@ impl Follower {
     }
 
     /// Gives the index a consistent state of each prefix, and answers what follows.
-    /// One prefix at a time, so that not everything is in memory twice.
+    /// While the index takes one prefix in, the next is read: two at a time, so that
+    /// two cores are used and not everything is in memory twice.
     async fn load(&self) -> Result<Loaded, ReadError> {
         let mut revs = Vec::with_capacity(self.prefixes.len());
+        let mut resetting = None;
         for prefix in &self.prefixes {
             let (items, rev) = loop {
                 if let Some(listed) = self.list(prefix).await? {
                     break listed;
                 }
             };
-            self.index.reset(prefix, items.into_iter().collect());
             revs.push(rev);
+            if let Some(before) = resetting.replace(self.reset(prefix, items)) {
+                finished(before).await?;
+            }
+        }
+        if let Some(last) = resetting {
+            finished(last).await?;
         }
         let from = revs.iter().copied().min().unwrap_or(Rev::ZERO);
         let last = revs.iter().copied().max().unwrap_or(from);
@@ -257,6 +267,12 @@ impl Follower {
         Ok(loaded)
     }
 
+    /// Has the index take in a prefix, on another thread.
+    fn reset(&self, prefix: &Prefix, items: Vec<(Key, Item)>) -> JoinHandle<()> {
+        let (index, prefix) = (Arc::clone(&self.index), prefix.clone());
+        tokio::task::spawn_blocking(move || index.reset(&prefix, items))
+    }
+
     async fn page(&self, prefix: &Prefix, after: Option<&Key>) -> Result<Page, ReadError> {
         let limit = MAX_PAGE_ITEMS;
         self.store
@@ -266,8 +282,9 @@ impl Follower {
 
     /// Pages are of different times: what happened between the first and the last
     /// one is watched and put on top. `None` if that is no longer kept.
-    async fn list(&self, prefix: &Prefix) -> Result<Option<(BTreeMap<Key, Item>, Rev)>, ReadError> {
-        let mut items = BTreeMap::new();
+    async fn list(&self, prefix: &Prefix) -> Result<Option<(Vec<(Key, Item)>, Rev)>, ReadError> {
+        // In the order of their keys, as the pages are.
+        let mut items = Vec::new();
         let mut first = None;
         let mut after = None;
         let last = loop {
@@ -277,13 +294,14 @@ impl Follower {
             if !page.more {
                 break page.rev;
             }
-            after = items.last_key_value().map(|(key, _)| key.clone());
+            after = items.last().map(|(key, _): &(Key, Item)| key.clone());
         };
         let first = first.unwrap_or(last);
         let mut rev = first;
         if rev == last {
             return Ok(Some((items, rev)));
         }
+        let mut items: BTreeMap<Key, Item> = items.into_iter().collect();
         let mut events = self.store.watch(prefix, first).await?;
         while rev < last {
             match events.next().await {
@@ -297,7 +315,17 @@ impl Follower {
                 Some(Event::Resync) | None => return Ok(None),
             }
         }
-        Ok(Some((items, rev)))
+        Ok(Some((items.into_iter().collect(), rev)))
+    }
+}
+
+/// A panic of the index goes on where it would have been; a runtime that goes down
+/// takes the store with it.
+async fn finished(resetting: JoinHandle<()>) -> Result<(), ReadError> {
+    match resetting.await {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_cancelled) => Err(Unavailable::Closed.into()),
     }
 }
 
