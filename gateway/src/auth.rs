@@ -30,7 +30,7 @@ pub struct Caller {
     /// Its key.
     pub api_key: Arc<ApiKeyRecordV1>,
     /// What it may do.
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
 }
 
 impl Caller {
@@ -129,14 +129,10 @@ pub fn authenticate(app: &App, authorization: Option<&str>, now: Timestamp) -> R
         return Err(refused());
     };
     let user = tables.users.get(&record.user).ok_or_else(refused)?;
-    let authority = Authority {
-        limits: record.limits.clone(),
-        ..tables.authority_of(user.id)
-    };
     Ok(Arc::new(Caller {
         user: Arc::clone(&user.record),
         api_key: Arc::clone(&record.record),
-        authority,
+        authority: tables.authority_of_key(record),
     }))
 }
 
@@ -225,10 +221,7 @@ pub fn still_allowed<E: Endpoint>(app: &App, proof: &Proof<E>) -> bool {
     if !live(&tables, key, now) {
         return false;
     }
-    let authority = Authority {
-        limits: key.limits.clone(),
-        ..tables.authority_of(key.user)
-    };
+    let authority = tables.authority_of_key(key);
     let environment = match proof.scope {
         Scope::Workspace { workspace, .. } => tables
             .workspaces

@@ -14,7 +14,7 @@ use crate::state::records::{HostFactsRecordV1, HostRecordV1, HostSeenRecordV1};
 pub fn host(tables: &Tables, links: &Links, id: HostId, now: Timestamp) -> Option<Host> {
     let record = tables.hosts.get(&id)?;
     let seen = tables.seen.get(&id).map(|kept| &*kept.record);
-    let facts = tables.facts.get(&id).map(|kept| &*kept.record);
+    let facts = tables.facts.get(&id).and_then(|kept| kept.record());
     let thresholds = tables
         .workspaces
         .get(&record.workspace)
@@ -23,7 +23,8 @@ pub fn host(tables: &Tables, links: &Links, id: HostId, now: Timestamp) -> Optio
     Some(assemble(
         record,
         seen,
-        facts,
+        hostname_of(tables, record),
+        facts.map(|facts| &**facts),
         links.presence(id, seen, &thresholds),
         now,
     ))
@@ -32,14 +33,11 @@ pub fn host(tables: &Tables, links: &Links, id: HostId, now: Timestamp) -> Optio
 fn assemble(
     record: &HostRecordV1,
     seen: Option<&HostSeenRecordV1>,
+    hostname: Option<&str>,
     facts: Option<&HostFactsRecordV1>,
     presence: Presence,
     now: Timestamp,
 ) -> Host {
-    let hostname = facts
-        .map(|facts| facts.facts.hostname.clone())
-        .filter(|name| !name.is_empty());
-    let hostname = hostname.or_else(|| record.awaited_hostname.clone());
     let maintenance = record
         .maintenance
         .clone()
@@ -52,7 +50,7 @@ fn assemble(
     Host {
         id: record.id,
         workspace: record.workspace,
-        name: name_of(record, hostname.as_deref()),
+        name: name_of(record, hostname),
         display_name: record.display_name.clone(),
         summary: summary(
             record.membership,
@@ -88,6 +86,15 @@ fn assemble(
         enrolled_at: record.enrolled_at,
         retired_at: record.retired_at,
     }
+}
+
+/// What a host calls itself, or is expected to.
+pub fn hostname_of<'a>(tables: &'a Tables, record: &'a HostRecordV1) -> Option<&'a str> {
+    let facts = tables.facts.get(&record.id);
+    let own = facts
+        .map(|facts| facts.hostname())
+        .filter(|name| !name.is_empty());
+    own.or(record.awaited_hostname.as_deref())
 }
 
 /// What to call a host: an operator's word wins over its own.

@@ -40,9 +40,10 @@ pub async fn list_hosts(app: Arc<App>, call: Call<ListHosts>) -> Result<Page<Hos
             Error::invalid("selector", error.to_string())
         })?;
     let name = filter.name.as_deref().map(str::to_lowercase);
+    let after: Option<HostId> = filter.after.as_deref().map(read_cursor).transpose()?;
     let tables = app.catalog.read();
     page_of(
-        tables.hosts_of(call.proof.workspace()),
+        tables.hosts_after(call.proof.workspace(), after),
         |host| *host,
         filter.limit,
         filter.after.as_deref(),
@@ -55,22 +56,27 @@ pub async fn list_hosts(app: Arc<App>, call: Call<ListHosts>) -> Result<Page<Hos
                         || filter.summary == Some(model::host::Summary::Retired)
                 }
             };
-            if !wanted || !selector.matches(&record.labels) {
+            let matches_name = |name: &String| {
+                let hostname = view::hostname_of(&tables, record);
+                view::name_of(record, hostname)
+                    .to_lowercase()
+                    .contains(name)
+                    || tables
+                        .facts
+                        .get(&id)
+                        .is_some_and(|facts| facts.hostname().to_lowercase().contains(name))
+            };
+            if !wanted
+                || !selector.matches(&record.labels)
+                || !name.as_ref().is_none_or(matches_name)
+            {
                 return None;
             }
             let host = view::host(&tables, &app.links, id, call.meta.now)?;
-            let matches_name = |name: &String| {
-                host.name.to_lowercase().contains(name)
-                    || host
-                        .facts
-                        .as_ref()
-                        .is_some_and(|facts| facts.hostname.to_lowercase().contains(name))
-            };
             let matches = filter.summary.is_none_or(|summary| host.summary == summary)
                 && filter
                     .connectivity
-                    .is_none_or(|connectivity| host.connectivity == connectivity)
-                && name.as_ref().is_none_or(matches_name);
+                    .is_none_or(|connectivity| host.connectivity == connectivity);
             matches.then_some(host)
         },
     )
@@ -146,7 +152,7 @@ pub async fn update_host(app: Arc<App>, call: Call<UpdateHostRecord>) -> Result<
             .read()
             .facts
             .get(&record.id)
-            .map(|facts| facts.facts.hostname.clone())
+            .map(|facts| facts.hostname().to_owned())
             .or_else(|| record.awaited_hostname.clone());
         let from = view::name_of(&record, hostname.as_deref());
         record.display_name = Some(name.clone()).filter(|name| !name.is_empty());

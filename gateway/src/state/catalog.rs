@@ -9,6 +9,7 @@
 //! which open streams watch, so that a revoked key or role ends them at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use gateway_store::{Change, Index, Item, Key, Prefix, Record, Rev};
@@ -20,6 +21,8 @@ use model::ids::{
 use model::tenancy::Scope;
 use tokio::sync::watch;
 
+use super::authorities::Authorities;
+use super::facts::{KeptFacts, keep_facts};
 use super::records::*;
 
 /// A mirrored record and its revision.
@@ -61,7 +64,7 @@ pub struct Tables {
     /// What was observed of hosts.
     pub seen: HashMap<HostId, Kept<HostSeenRecordV1>>,
     /// What hosts say of themselves.
-    pub facts: HashMap<HostId, Kept<HostFactsRecordV1>>,
+    pub facts: HashMap<HostId, KeptFacts>,
     /// Whether the first run is over.
     pub claimed: bool,
 
@@ -71,12 +74,25 @@ pub struct Tables {
     bindings_of: HashMap<UserId, BTreeSet<RoleBindingId>>,
     keys_of: HashMap<UserId, BTreeSet<ApiKeyId>>,
     host_by_key: HashMap<[u8; 32], HostId>,
+    authorities: Authorities,
 }
 
 impl Tables {
     /// The hosts of a workspace, by id and so by age.
     pub fn hosts_of(&self, workspace: WorkspaceId) -> impl DoubleEndedIterator<Item = HostId> {
-        self.hosts_of.get(&workspace).into_iter().flatten().copied()
+        self.hosts_after(workspace, None)
+    }
+
+    /// Those of them that come after one, which need not exist. Costs nothing for what
+    /// comes before.
+    pub fn hosts_after(
+        &self,
+        workspace: WorkspaceId,
+        after: Option<HostId>,
+    ) -> impl DoubleEndedIterator<Item = HostId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let hosts = self.hosts_of.get(&workspace).into_iter();
+        hosts.flat_map(move |hosts| hosts.range((from, Bound::Unbounded)).copied())
     }
 
     /// The agent tokens of a workspace.
@@ -137,6 +153,11 @@ impl Tables {
             holdings: self.bindings_of(user).filter_map(holding).collect(),
             limits: None,
         }
+    }
+
+    /// What may be done with a key: what its user's roles amount to, within its limits.
+    pub fn authority_of_key(&self, key: &ApiKeyRecordV1) -> Arc<Authority> {
+        self.authorities.of(key, || self.authority_of(key.user))
     }
 
     /// The scope of a workspace.
@@ -248,12 +269,8 @@ impl Index for Catalog {
     fn reset(&self, prefix: &Prefix, items: Vec<(Key, Item)>) {
         let mut touched = Touched::default();
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        let kept: BTreeSet<Vec<u8>> = items
-            .iter()
-            .map(|(key, _)| key.as_bytes().to_vec())
-            .collect();
         for key in tables.keys_under(prefix) {
-            if !kept.contains(key.as_bytes()) {
+            if items.binary_search_by(|(kept, _)| kept.cmp(&key)).is_err() {
                 tables.take_in(&key, None, &mut touched);
             }
         }
@@ -365,11 +382,14 @@ impl Tables {
                 touched.hosts.extend(id.parse::<HostId>());
             }
             HostFactsRecordV1::KIND => {
-                keep(&mut self.facts, key, id, item);
+                keep_facts(&mut self.facts, key, id, item);
                 touched.hosts.extend(id.parse::<HostId>());
             }
             ClaimedRecordV1::KIND => self.claimed = item.is_some(),
             _ => {}
+        }
+        if touched.access {
+            self.authorities.forget();
         }
     }
 

@@ -328,7 +328,8 @@ fn frame(
         .get(&proven.workspace)
         .map(|workspace| workspace.thresholds)
         .unwrap_or_default();
-    let hostname = facts.map(|facts| facts.facts.hostname.as_str());
+    let hostname = facts.map(|facts| facts.hostname());
+    let facts = facts.and_then(|facts| facts.record());
     let greeting = Greeting {
         host: &record.decided(),
         name: crate::view::name_of(record, hostname),
