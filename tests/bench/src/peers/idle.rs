@@ -151,7 +151,7 @@ pub(crate) fn mesh_central(settle: Duration) -> Result<f64, Missing> {
             .arg(&main)
             .arg("--datapath")
             .arg(&data)
-            .args(["--fastcert", "--nedb"])
+            .arg("--fastcert")
             .current_dir(&home);
         let mut daemon = Daemon::start("meshcentral", command, &scratch.join("log"))?;
         wait::until("meshcentral to listen", START, || {
