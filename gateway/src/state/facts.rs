@@ -1,8 +1,8 @@
 //! Facts of hosts, decoded when somebody looks.
 //!
 //! Facts are by far the largest record of a host, a few dozen small texts, and of a large
-//! fleet hardly any are looked at. Decoding all of them was the longest part of a start and
-//! half of the memory. So a host's facts stay the bytes they are stored as, but for the
+//! fleet hardly any are looked at. Decoding all of them cost every start time, and a sixth
+//! of the memory. So a host's facts stay the bytes they are stored as, but for the
 //! hostname, which lists are searched by, until somebody wants to see them.
 
 use std::collections::HashMap;
