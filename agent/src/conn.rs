@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use agent_core::{Conn, DialFailure, Purpose};
 use link::dial::{Class, Link, Path, Reason};
-use link::frame::{Deadlines, FrameReader, MAX_FRAME, ReadError, write_message};
+use link::frame::{Deadlines, FrameReader, MAX_ENROL_FRAME, MAX_FRAME, ReadError, write_message};
 use model::error_chain;
 use protocol::v1::{
     AgentFrame, EnrolReply, EnrolRequest, GatewayFrame, agent_frame, gateway_frame,
@@ -234,7 +234,7 @@ async fn enrol<F: Future<Output = ()>>(
     let Some(Order::Enrol(request)) = orders.recv().await else {
         return None;
     };
-    let written = write_message(&mut stream.send, &*request, MAX_FRAME, WRITE_LIMIT).await;
+    let written = write_message(&mut stream.send, &*request, MAX_ENROL_FRAME, WRITE_LIMIT).await;
     // Holds the token.
     drop(request);
     if let Err(error) = written {

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use ::link::accept::Handshakes;
 use ::link::carrier::Hub;
 use gateway_core::identity::Fence;
 use gateway_store::{Batch, CommitError, Mirror, Rev, Store};
 use model::Timestamp;
-use model::ids::{ApiKeyId, DeploymentId};
+use model::ids::{ApiKeyId, DeploymentId, HostId};
 
 use crate::ca::CertificateAuthority;
 use crate::config::Config;
@@ -22,6 +23,7 @@ use crate::error::Result;
 use crate::events::EventHub;
 use crate::keys::{OwnerSecret, ServerKeys};
 use crate::link::registry::Links;
+use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
 use crate::rate::{Limits, Quota};
 use crate::releases::Releases;
@@ -62,6 +64,10 @@ pub struct App {
     pub key_uses: KeyUses,
     /// Limits on attempts and requests.
     pub rates: Rates,
+    /// Handshakes of agents, over UDP and the carrier.
+    pub handshakes: Arc<Handshakes>,
+    /// Room for peers that have proven nothing yet.
+    pub strangers: Strangers,
     /// Counters.
     pub metrics: Metrics,
     /// Agent releases.
@@ -89,6 +95,10 @@ pub struct Rates {
     pub requests: Limits<ApiKeyId>,
     /// Audit entries about refusals, by source: a flood is one entry now and then.
     pub refusals: Limits<IpAddr>,
+    /// Links, per host: what a host may do outlives each of them.
+    pub links: Limits<HostId>,
+    /// Frames that are written to the store, per host.
+    pub host_writes: Limits<HostId>,
 }
 
 impl App {
@@ -151,6 +161,12 @@ impl App {
     }
 }
 
+/// Links of one host. An agent on a bad network comes back every few seconds for a while;
+/// its own pauses keep it below this.
+const LINKS: Quota = Quota::every(Duration::from_secs(2), 30);
+/// Frames of one host that are written down: a link has three or four of them.
+const HOST_WRITES: Quota = Quota::every(Duration::from_millis(500), 120);
+
 impl Rates {
     /// As configured.
     pub fn new(config: &Config) -> Self {
@@ -162,6 +178,8 @@ impl Rates {
             enrolment: Limits::by_source(config.limits.enrolments_per_source(), SOURCES),
             requests: Limits::new(config.limits.requests_per_key(), SOURCES),
             refusals: Limits::by_source(Quota::per(10, Duration::from_secs(60)), SOURCES),
+            links: Limits::new(LINKS, SOURCES),
+            host_writes: Limits::new(HOST_WRITES, SOURCES),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ::link::accept::Handshakes;
 use gateway_store::{CommitError, Stats};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -36,6 +37,8 @@ pub struct Metrics {
     links: Family<CarrierLabel, Gauge>,
     enrolments: Family<OutcomeLabel, Counter>,
     refused_handshakes: Family<ReasonLabel, Counter>,
+    dismissed_links: Family<ReasonLabel, Counter>,
+    handshakes: HandshakeMetrics,
     hosts: Family<SummaryLabel, Gauge>,
     panics: Family<TaskLabel, Counter>,
     commits: Family<OutcomeLabel, Counter>,
@@ -57,6 +60,14 @@ struct StoreMetrics {
     writing_seconds: Counter<f64, AtomicU64>,
     queued: Gauge,
     reopened: Counter,
+}
+
+/// Handshakes of agents, as they were when somebody last asked.
+#[derive(Clone, Debug, Default)]
+struct HandshakeMetrics {
+    pending: Gauge,
+    retried: Counter,
+    dropped: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -112,6 +123,8 @@ impl Metrics {
             links: Family::default(),
             enrolments: Family::default(),
             refused_handshakes: Family::default(),
+            dismissed_links: Family::default(),
+            handshakes: HandshakeMetrics::default(),
             hosts: Family::default(),
             panics: Family::default(),
             commits: Family::default(),
@@ -146,6 +159,27 @@ impl Metrics {
             "refused_handshakes",
             "Agent connections refused before they were links",
             metrics.refused_handshakes.clone(),
+        );
+        registry.register(
+            "dismissed_links",
+            "Links that the gateway ended",
+            metrics.dismissed_links.clone(),
+        );
+        let handshakes = &metrics.handshakes;
+        registry.register(
+            "pending_handshakes",
+            "Agent connections that are being set up",
+            handshakes.pending.clone(),
+        );
+        registry.register(
+            "retried_handshakes",
+            "Newcomers that were asked to prove their address",
+            handshakes.retried.clone(),
+        );
+        registry.register(
+            "dropped_handshakes",
+            "Newcomers dropped because too many were being set up",
+            handshakes.dropped.clone(),
         );
         registry.register(
             "heartbeats",
@@ -235,6 +269,23 @@ impl Metrics {
         self.refused_handshakes
             .get_or_create(&ReasonLabel { reason })
             .inc();
+    }
+
+    /// A link was ended from here for `reason`.
+    pub fn dismissed(&self, reason: &'static str) {
+        self.dismissed_links
+            .get_or_create(&ReasonLabel { reason })
+            .inc();
+    }
+
+    /// What becomes of handshakes.
+    pub fn handshakes(&self, handshakes: &Handshakes) {
+        let counts = &self.handshakes;
+        let pending = i64::try_from(handshakes.pending()).unwrap_or(i64::MAX);
+        counts.pending.set(pending);
+        let (retried, dropped) = (handshakes.retried(), handshakes.dropped());
+        counts.retried.inner().store(retried, Ordering::Relaxed);
+        counts.dropped.inner().store(dropped, Ordering::Relaxed);
     }
 
     /// A batch was committed.

@@ -14,9 +14,11 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+pub use ::link::accept::source_of;
 
 /// How much is allowed: `burst` at once, and in the long run one per `interval`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,11 @@ impl Quota {
             burst,
             interval: (period / burst).max(Duration::from_nanos(1)),
         }
+    }
+
+    /// One per `interval` in the long run, with room for `burst` at once.
+    pub const fn every(interval: Duration, burst: u32) -> Self {
+        Self { burst, interval }
     }
 
     /// The same long-run rate with room for `burst` at once.
@@ -118,18 +125,6 @@ impl Limits<IpAddr> {
         Self {
             bucket_of: |address| source_of(*address),
             ..Self::new(quota, capacity)
-        }
-    }
-}
-
-/// Where an address belongs as far as limits are concerned: an IPv4 address stands
-/// for itself, an IPv6 address for its /64, the least that a single customer gets.
-pub fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let network = u128::from(address) & !u128::from(u64::MAX);
-            Ipv6Addr::from(network).into()
         }
     }
 }

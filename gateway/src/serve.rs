@@ -36,6 +36,7 @@ use crate::http::{admin, routes, server};
 use crate::keys::{OwnerSecret, ServerKeys};
 use crate::link::listener;
 use crate::link::registry::Links;
+use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
 use crate::reconcile;
 use crate::releases::Releases;
@@ -145,6 +146,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         events: EventHub::new(u64::from_be_bytes(crate::keys::random())),
         key_uses: KeyUses::default(),
         rates: Rates::new(&config),
+        handshakes: Arc::default(),
+        strangers: Strangers::default(),
         metrics,
         releases: Releases::new(&config)?,
         tasks,
@@ -287,7 +290,8 @@ fn listen_quic(
         .endpoint(Some(config))
         .context("start QUIC over WebSockets")?;
     let _ = app.hub.set(Arc::clone(&hub));
-    let acceptor = Acceptor::new(udp.clone(), listener::admission());
+    let acceptor =
+        Acceptor::new(udp.clone(), listener::admission()).counting_in(Arc::clone(&app.handshakes));
     let carrier = acceptor.for_endpoint(carried.clone());
     let udp_loop = listener::accept(Arc::clone(app), acceptor, Arc::clone(&verifier), None);
     let carrier_loop = listener::accept(Arc::clone(app), carrier, verifier, Some(hub));

@@ -6,18 +6,25 @@
 //! * when many handshakes are pending, an address must first prove that it is real
 //!   (a QUIC Retry: stateless, and smaller than what was sent, so nothing is
 //!   amplified towards a forged address);
-//! * when too many are pending, newcomers are dropped without an answer: QUIC clients
+//! * when too many are pending, of everybody or of one source, newcomers are dropped without an answer: QUIC clients
 //!   send their first packet again with growing pauses, while a refusal would send
 //!   all of them into their backoff at the same time.
 //!
+//! The bound per source is what a single machine meets that begins handshakes and never
+//! finishes them: it fills its own share, and the others' handshakes go on.
+//!
 //! An admitted handshake counts until it succeeded, failed, timed out or was dropped.
-//! [`decide`] is the rule; [`Acceptor`] applies it.
+//! [`decide`] is the rule; [`Acceptor`] applies it and [`Handshakes`] counts.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quinn::ConnectionError;
+
+use crate::carrier::is_synthetic;
 use crate::transport::HANDSHAKE_TIMEOUT;
 
 /// When newcomers have to prove their address or wait.
@@ -27,6 +34,8 @@ pub struct AdmissionLimits {
     pub retry_from: usize,
     /// Pending handshakes from which newcomers are dropped.
     pub drop_from: usize,
+    /// The same for the pending handshakes of one source.
+    pub drop_from_source: usize,
     /// Time for one handshake.
     pub handshake_timeout: Duration,
 }
@@ -48,6 +57,8 @@ impl AdmissionLimits {
         Self {
             retry_from: drop_from / 2,
             drop_from,
+            // More than what packets with forged addresses can fill in anybody's name.
+            drop_from_source: drop_from / 4 * 3,
             handshake_timeout: HANDSHAKE_TIMEOUT,
         }
     }
@@ -71,12 +82,15 @@ pub enum Admission {
     Drop,
 }
 
-/// The rule. `validated` says whether the newcomer's address is proven.
-pub fn decide(limits: &AdmissionLimits, pending: usize, validated: bool) -> Admission {
+/// The rule. `pending` are the handshakes of everybody, `own` those of the newcomer's
+/// source; `validated` says whether its address is proven.
+pub fn decide(limits: &AdmissionLimits, pending: usize, own: usize, validated: bool) -> Admission {
     if pending >= limits.drop_from {
         Admission::Drop
     } else if pending >= limits.retry_from && !validated {
         Admission::Retry
+    } else if own >= limits.drop_from_source {
+        Admission::Drop
     } else {
         Admission::Accept
     }
@@ -89,8 +103,85 @@ pub fn decide(limits: &AdmissionLimits, pending: usize, validated: bool) -> Admi
 pub struct Acceptor {
     endpoint: quinn::Endpoint,
     limits: AdmissionLimits,
-    pending: Arc<AtomicUsize>,
-    dropped: Arc<AtomicUsize>,
+    handshakes: Arc<Handshakes>,
+}
+
+/// What becomes of handshakes, over all endpoints of a gateway.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    pending: Mutex<Pending>,
+    retried: AtomicU64,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    all: usize,
+    of: HashMap<IpAddr, usize>,
+}
+
+impl Handshakes {
+    /// Under way.
+    pub fn pending(&self) -> usize {
+        self.lock().all
+    }
+
+    /// Newcomers asked to prove their address so far.
+    pub fn retried(&self) -> u64 {
+        self.retried.load(Ordering::Relaxed)
+    }
+
+    /// Newcomers dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        limits: &AdmissionLimits,
+        source: IpAddr,
+        validated: bool,
+    ) -> Result<Counted, Admission> {
+        let mut pending = self.lock();
+        let own = pending.of.get(&source).copied().unwrap_or(0);
+        match decide(limits, pending.all, own, validated) {
+            Admission::Accept => {}
+            refused @ (Admission::Retry | Admission::Drop) => return Err(refused),
+        }
+        pending.all += 1;
+        *pending.of.entry(source).or_default() += 1;
+        drop(pending);
+        Ok(Counted {
+            handshakes: Arc::clone(self),
+            source,
+        })
+    }
+
+    /// Only counting runs under this lock.
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where an address belongs as far as limits are concerned: an IPv4 address stands
+/// for itself, an IPv6 address for its /64, the least that a single customer gets.
+pub fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let network = u128::from(address) & !u128::from(u64::MAX);
+            Ipv6Addr::from(network).into()
+        }
+    }
+}
+
+/// All WebSockets of the carrier share one network; each is a source of its own.
+fn source_of_remote(remote: SocketAddr) -> IpAddr {
+    if is_synthetic(remote) {
+        remote.ip()
+    } else {
+        source_of(remote.ip())
+    }
 }
 
 impl Acceptor {
@@ -99,9 +190,13 @@ impl Acceptor {
         Self {
             endpoint,
             limits,
-            pending: Arc::default(),
-            dropped: Arc::default(),
+            handshakes: Arc::default(),
         }
+    }
+
+    /// Counts in `handshakes`, which others can look at.
+    pub fn counting_in(self, handshakes: Arc<Handshakes>) -> Self {
+        Self { handshakes, ..self }
     }
 
     /// For another endpoint, under the same count.
@@ -112,14 +207,9 @@ impl Acceptor {
         }
     }
 
-    /// Handshakes under way.
-    pub fn pending(&self) -> usize {
-        self.pending.load(Ordering::Relaxed)
-    }
-
-    /// Newcomers dropped so far.
-    pub fn dropped(&self) -> usize {
-        self.dropped.load(Ordering::Relaxed)
+    /// What became of newcomers.
+    pub fn handshakes(&self) -> &Arc<Handshakes> {
+        &self.handshakes
     }
 
     /// The next handshake admitted, or nothing once the endpoint is closed. Finish it
@@ -128,27 +218,29 @@ impl Acceptor {
         loop {
             let incoming = self.endpoint.accept().await?;
             let validated = incoming.remote_address_validated() || !incoming.may_retry();
-            match decide(&self.limits, self.pending(), validated) {
-                Admission::Accept => {}
-                Admission::Retry => {
+            let remote = incoming.remote_address();
+            let source = source_of_remote(remote);
+            let counted = match self.handshakes.admit(&self.limits, source, validated) {
+                Ok(counted) => counted,
+                Err(Admission::Retry) => {
+                    self.handshakes.retried.fetch_add(1, Ordering::Relaxed);
                     // Fails only when it may not retry, which `validated` covers.
                     let _ = incoming.retry();
                     continue;
                 }
-                Admission::Drop => {
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                Err(_) => {
+                    self.handshakes.dropped.fetch_add(1, Ordering::Relaxed);
                     incoming.ignore();
                     continue;
                 }
-            }
-            let remote = incoming.remote_address();
+            };
             match incoming.accept() {
                 Ok(connecting) => {
                     return Some(Handshake {
                         connecting,
                         remote,
                         timeout: self.limits.handshake_timeout,
-                        _pending: Pending::count(&self.pending),
+                        _counted: counted,
                     });
                 }
                 Err(error) => tracing::debug!(%remote, %error, "first packet refused"),
@@ -163,7 +255,7 @@ pub struct Handshake {
     connecting: quinn::Connecting,
     remote: SocketAddr,
     timeout: Duration,
-    _pending: Pending,
+    _counted: Counted,
 }
 
 /// Why a handshake did not become a connection.
@@ -174,7 +266,42 @@ pub enum HandshakeError {
     Timeout(Duration),
     /// The connection was lost or refused.
     #[error("handshake ended")]
-    Connection(#[source] quinn::ConnectionError),
+    Connection(#[source] ConnectionError),
+}
+
+impl HandshakeError {
+    /// Why, in a word of a small set: for counting.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) | Self::Connection(ConnectionError::TimedOut) => "timeout",
+            Self::Connection(error) => match error {
+                ConnectionError::TransportError(error) => reason_of_code(error.code.into()),
+                ConnectionError::ConnectionClosed(_)
+                | ConnectionError::ApplicationClosed(_)
+                | ConnectionError::Reset => "closed_by_peer",
+                ConnectionError::VersionMismatch => "version",
+                ConnectionError::LocallyClosed => "stopping",
+                ConnectionError::TimedOut | ConnectionError::CidsExhausted => "transport",
+            },
+        }
+    }
+}
+
+/// TLS alerts travel as QUIC errors 0x100 to 0x1ff (RFC 9001, section 4.8); which of
+/// them stands for which verdict on a certificate is decided in [`crate::tls`].
+fn reason_of_code(code: u64) -> &'static str {
+    const ALERTS: u64 = 0x100;
+    match code.checked_sub(ALERTS) {
+        Some(40 | 42 | 46 | 50) => "malformed_certificate",
+        Some(43) => "wrong_usage",
+        Some(48) => "unknown_issuer",
+        Some(49) => "wrong_role",
+        Some(51) => "bad_signature",
+        Some(116) => "no_certificate",
+        Some(120) => "protocol",
+        Some(0..=0xff) => "tls",
+        Some(_) | None => "transport",
+    }
 }
 
 impl Handshake {
@@ -194,18 +321,21 @@ impl Handshake {
 
 /// One count of pending handshakes, given back on drop.
 #[derive(Debug)]
-struct Pending(Arc<AtomicUsize>);
-
-impl Pending {
-    fn count(pending: &Arc<AtomicUsize>) -> Self {
-        pending.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(pending))
-    }
+struct Counted {
+    handshakes: Arc<Handshakes>,
+    source: IpAddr,
 }
 
-impl Drop for Pending {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut pending = self.handshakes.lock();
+        pending.all -= 1;
+        if let Some(own) = pending.of.get_mut(&self.source) {
+            *own -= 1;
+            if *own == 0 {
+                pending.of.remove(&self.source);
+            }
+        }
     }
 }
 
@@ -230,11 +360,42 @@ mod tests {
         };
         let verdicts = |validated| {
             (0..5)
-                .map(|n| decide(&limits, n, validated))
+                .map(|n| decide(&limits, n, 0, validated))
                 .collect::<Vec<_>>()
         };
         use Admission::{Accept, Drop, Retry};
         assert_eq!(verdicts(false), [Accept, Accept, Retry, Retry, Drop]);
         assert_eq!(verdicts(true), [Accept, Accept, Accept, Accept, Drop]);
+    }
+
+    #[test]
+    fn abuse_17_one_source_fills_its_own_share_of_handshakes_and_no_more() {
+        let limits = AdmissionLimits {
+            retry_from: 100,
+            drop_from: 100,
+            drop_from_source: 3,
+            ..Default::default()
+        };
+        let handshakes = Arc::new(Handshakes::default());
+        let admit = |address: &str| {
+            let remote = SocketAddr::new(address.parse().unwrap(), 4433);
+            handshakes.admit(&limits, source_of_remote(remote), false)
+        };
+        let mut held: Vec<_> = (0..3).map(|_| admit("192.0.2.1").unwrap()).collect();
+        assert_eq!(admit("192.0.2.1").unwrap_err(), Admission::Drop);
+        let other = admit("192.0.2.2").unwrap();
+        // Addresses of one customer's network count together, WebSockets do not.
+        for last in 1..=3 {
+            held.push(admit(&format!("2001:db8::{last}")).unwrap());
+        }
+        assert_eq!(admit("2001:db8::4").unwrap_err(), Admission::Drop);
+        for last in 1..=4 {
+            held.push(admit(&format!("100::{last}")).unwrap());
+        }
+        assert_eq!(handshakes.pending(), 11);
+        drop((held, other));
+        assert_eq!(handshakes.pending(), 0);
+        assert!(handshakes.lock().of.is_empty(), "nothing is remembered");
+        admit("192.0.2.1").unwrap();
     }
 }

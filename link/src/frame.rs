@@ -17,7 +17,7 @@ use prost::Message;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-pub use protocol::frame::{FrameError as CodecError, MAX_FRAME};
+pub use protocol::frame::{FrameError as CodecError, MAX_ENROL_FRAME, MAX_FRAME};
 use protocol::frame::{HEADER, body_length, decode};
 
 /// Room made at a time while a frame arrives.

@@ -397,6 +397,17 @@ pub enum PeerError {
     CertificateInEnrolment,
 }
 
+impl PeerError {
+    /// Why, in a word of a small set: for counting.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Protocol => "protocol",
+            Self::Agent(error) => error.reason(),
+            Self::CertificateInEnrolment => "certificate_in_enrolment",
+        }
+    }
+}
+
 /// Who is at the other end of `connection`, judged once more by `verifier`: by the
 /// bundle in force now, and safe even on a connection whose handshake was set up
 /// elsewhere.

@@ -161,6 +161,24 @@ pub enum VerifyError {
     },
 }
 
+impl VerifyError {
+    /// Why, in a word of a small set: for counting. The same words as those of
+    /// [`crate::accept::HandshakeError::reason`].
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "no_certificate",
+            Self::Chain(_) | Self::UnknownIssuer => "unknown_issuer",
+            Self::BadSignature => "bad_signature",
+            Self::Usage(_) => "wrong_usage",
+            Self::Role { .. } | Self::Deployment { .. } => "wrong_role",
+            Self::NotYetValid { .. } | Self::Expired { .. } => "expired",
+            Self::Malformed(_) | Self::Algorithm | Self::NoIdentity | Self::Identity(_) => {
+                "malformed_certificate"
+            }
+        }
+    }
+}
+
 /// Judges what a peer `presented`. See the head of this module for the rules.
 pub fn verify_leaf(
     presented: &[CertificateDer<'_>],

@@ -88,7 +88,11 @@ async fn refusal(gateway: &mut Gateway, credentials: Credentials) -> Reason {
         gateway.peers.try_recv().is_err(),
         "the gateway let somebody in"
     );
-    assert_eq!(gateway.acceptor.pending(), 0, "a handshake is left behind");
+    assert_eq!(
+        gateway.acceptor.handshakes().pending(),
+        0,
+        "a handshake is left behind"
+    );
     reason
 }
 
@@ -303,10 +307,10 @@ async fn a_handshake_never_finished_is_forgotten() {
     )
     .unwrap();
     soon(async {
-        while gateway.acceptor.pending() == 0 {
+        while gateway.acceptor.handshakes().pending() == 0 {
             tokio::task::yield_now().await;
         }
-        while gateway.acceptor.pending() > 0 {
+        while gateway.acceptor.handshakes().pending() > 0 {
             tokio::task::yield_now().await;
         }
     })

@@ -5,6 +5,10 @@ use prost::Message;
 
 /// Largest control frame, header not counted.
 pub const MAX_FRAME: usize = 1 << 20;
+/// Largest question and answer of an enrolment, header not counted: a token, a
+/// certificate request, and facts that are cut to some 30 KiB when they arrive. Whoever
+/// asks is a stranger, who gets no more room than that needs.
+pub const MAX_ENROL_FRAME: usize = 256 << 10;
 /// Bytes of a frame header.
 pub const HEADER: usize = 4;
 

@@ -2,12 +2,14 @@
 //!
 //! The router is the real one on a real store in a temporary folder; requests go
 //! to it without a socket, so that a test of a hundred operations takes a second.
-//! What needs sockets uses [`TestGateway::address`].
+//! What needs sockets uses [`TestGateway::address`]; agents are in [`agent`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use api::Endpoint;
+use api::v1::agent_token::CreatedAgentToken;
 use api::v1::people::CreatedApiKey;
 use api::v1::system::{Claimed, FirstRun};
 use api::v1::tenancy::{CreateProject, CreateWorkspace, Project, Workspace};
@@ -20,7 +22,30 @@ use model::tenancy::Environment;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
+pub mod agent;
 pub mod golden;
+
+/// For whatever a test waits for: only a fault reaches it.
+pub const LIMIT: Duration = Duration::from_secs(40);
+
+/// Waits for `future`.
+pub async fn soon<F: Future>(future: F) -> anyhow::Result<F::Output> {
+    tokio::time::timeout(LIMIT, future)
+        .await
+        .context("it never came")
+}
+
+/// Waits for `condition`; `what` it is, for the error.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, wait)
+        .await
+        .with_context(|| format!("never: {what}"))
+}
 
 /// A gateway with an owner.
 pub struct TestGateway {
@@ -226,6 +251,31 @@ impl TestGateway {
             201,
         )
         .await
+    }
+
+    /// The secret of a new agent token, which lets `use_limit` hosts in.
+    pub async fn agent_token(
+        &self,
+        workspace: &Workspace,
+        use_limit: Option<u32>,
+    ) -> anyhow::Result<String> {
+        let path = format!("/v1/workspaces/{}/agent-tokens", workspace.id);
+        let body = serde_json::json!({ "use_limit": use_limit });
+        let created: CreatedAgentToken = self
+            .expect(&self.owner, "POST", &path, Some(body), 201)
+            .await?;
+        Ok(created.secret)
+    }
+
+    /// The value of a metric, by its name and labels as they are shown; zero when it is
+    /// not there.
+    pub fn metric(&self, series: &str) -> u64 {
+        let text = self.app.metrics.encode();
+        let mut values = text.lines().filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            (name == series).then_some(value)
+        });
+        values.next().and_then(|it| it.parse().ok()).unwrap_or(0)
     }
 
     /// A new user who has a role of exactly `rules` at deployment scope, and its key.

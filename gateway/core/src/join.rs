@@ -32,6 +32,10 @@ use crate::refuse::{self, LONG, SOON, refusal};
 /// For the old link to show that it lives. A live agent answers in a round trip.
 pub const PROBE_WITHIN: Duration = Duration::from_secs(2);
 
+/// Bytes that each of a hello's texts may have: several times what a process, a boot
+/// and a digest are told apart by. They are kept for as long as the link lives.
+pub const HELLO_TEXT: usize = 128;
+
 /// A newcomer on its way in.
 #[derive(Clone, Debug)]
 pub struct Join {
@@ -40,6 +44,7 @@ pub struct Join {
     counter: u64,
     instance: Vec<u8>,
     boot_id: String,
+    oversized: bool,
     adopted: bool,
 }
 
@@ -118,12 +123,20 @@ impl From<Refusal> for Refused {
 impl Join {
     /// A newcomer that proved an identity and said hello.
     pub fn new(proven: Proven, hello: &Hello) -> Self {
+        let longest = [
+            hello.instance.len(),
+            hello.boot_id.len(),
+            hello.facts_digest.len(),
+            hello.agent_version.len(),
+        ];
+        let oversized = longest.into_iter().any(|length| length > HELLO_TEXT);
         Self {
             proven,
             versions: (hello.version_min, hello.version_max),
             counter: hello.counter,
             instance: hello.instance.clone(),
             boot_id: hello.boot_id.clone(),
+            oversized,
             adopted: false,
         }
     }
@@ -135,6 +148,13 @@ impl Join {
                 let (min, max) = self.versions;
                 if min > protocol::VERSION || max < protocol::VERSION_MIN {
                     return Step::Refuse(refuse::version(LONG, known.now).into());
+                }
+                if self.oversized {
+                    let text = "a text of the hello is longer than 128 bytes; \
+                                install an agent of this deployment's release";
+                    return Step::Refuse(
+                        refusal(RefusalCode::Invalid, text, LONG, known.now).into(),
+                    );
                 }
                 self.identify(known)
             }
@@ -156,6 +176,10 @@ impl Join {
         let Some(host) = &known.host else {
             return if self.adopted {
                 Step::Refuse(refuse::try_again(SOON, known.now).into())
+            } else if self.proven.expired {
+                // Nothing here says whether the host was retired after this certificate
+                // was signed, and its own word for that has run out.
+                Step::Refuse(too_old(known.now).into())
             } else if known.workspace {
                 Step::Adopt
             } else {
@@ -226,9 +250,103 @@ fn identified(host: &Host, proven: &Proven, known: &Known<'_>) -> Result<(), Ref
         });
     };
     if proven.expired && known.now.since(*not_after) > known.late_return {
-        let text =
-            "the certificate expired too long ago; reset the agent and join with a new token";
-        return Err(refusal(RefusalCode::CertificateExpired, text, LONG, known.now).into());
+        return Err(too_old(known.now).into());
     }
     Ok(())
+}
+
+fn too_old(now: Timestamp) -> Refusal {
+    let text = "the certificate expired too long ago; reset the agent and join with a new token";
+    refusal(RefusalCode::CertificateExpired, text, LONG, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::ids::{HostId, WorkspaceId};
+
+    fn at() -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000)
+    }
+
+    fn proven(expired: bool) -> Proven {
+        Proven {
+            workspace: WorkspaceId::new(at(), [1; 10]),
+            host: HostId::new(at(), [2; 10]),
+            generation: 1,
+            expired,
+            spki_sha256: [3; 32],
+        }
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            version_min: protocol::VERSION_MIN,
+            version_max: protocol::VERSION,
+            ..Hello::default()
+        }
+    }
+
+    /// A deployment that was restored from a copy older than the host.
+    fn forgotten() -> Known<'static> {
+        Known {
+            host: None,
+            workspace: true,
+            counters: None,
+            live: None,
+            late_return: Duration::from_secs(86_400),
+            now: at(),
+        }
+    }
+
+    fn refused(step: Step) -> RefusalCode {
+        match step {
+            Step::Refuse(refused) => refused.refusal.code(),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn abuse_20_a_hello_has_room_for_what_it_says_and_no_more() {
+        let text = "x".repeat(HELLO_TEXT);
+        let first =
+            |hello: &Hello| Join::new(proven(false), hello).next(Done::Nothing, &forgotten());
+        let fits = Hello {
+            instance: text.clone().into_bytes(),
+            boot_id: text.clone(),
+            facts_digest: text.clone().into_bytes(),
+            agent_version: text.clone(),
+            ..hello()
+        };
+        assert_eq!(first(&fits), Step::Adopt);
+        let longer = text + "x";
+        let bytes = || longer.clone().into_bytes();
+        for hello in [
+            Hello {
+                instance: bytes(),
+                ..fits.clone()
+            },
+            Hello {
+                boot_id: longer.clone(),
+                ..fits.clone()
+            },
+            Hello {
+                facts_digest: bytes(),
+                ..fits.clone()
+            },
+            Hello {
+                agent_version: longer.clone(),
+                ..fits.clone()
+            },
+        ] {
+            assert_eq!(refused(first(&hello)), RefusalCode::Invalid);
+        }
+    }
+
+    #[test]
+    fn abuse_06_08_a_certificate_out_of_its_time_brings_no_forgotten_host_back() {
+        let mut join = Join::new(proven(true), &hello());
+        let step = join.next(Done::Nothing, &forgotten());
+        assert_eq!(refused(step), RefusalCode::CertificateExpired);
+    }
 }

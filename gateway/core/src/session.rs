@@ -17,6 +17,9 @@ use crate::refuse::{self, AT_ONCE, LONG, refusal};
 /// The counter moves this often on a live link, so that a copy of a running host
 /// soon belongs to the past.
 pub const ADVANCE_EVERY: Duration = Duration::from_secs(3600);
+/// For a host whose certificate is out of its time to get another: such a link is for
+/// that and nothing else, and ends.
+pub const RENEW_WITHIN: Duration = Duration::from_secs(60);
 /// Reconnects of a whole fleet are spread over this.
 pub const SPREAD: Duration = Duration::from_secs(30);
 /// Frames that an agent may send in a burst, and how fast the burst refills: far
@@ -65,6 +68,8 @@ pub struct Greeting<'a> {
     pub counter: u64,
     /// Its workspace's heartbeat.
     pub heartbeat_ms: u32,
+    /// Whether the certificate it came with is out of its time.
+    pub expired: bool,
     /// Digest of the facts on record; empty when they are not the agent's own.
     pub facts_digest: &'a [u8],
     /// The trust bundle in force.
@@ -81,10 +86,12 @@ pub struct Greeting<'a> {
 pub fn greet(hello: &Hello, greeting: Greeting<'_>) -> Welcome {
     let now = greeting.now;
     let facts = greeting.facts_digest;
-    let want_renewal = greeting
-        .host
-        .identity
-        .is_none_or(|identity| identity.wants_renewal(now, greeting.lifetime, &greeting.authority));
+    // By what was presented, too: one certified in what is now the future looks young on
+    // record for as long as the clock was ahead.
+    let want_renewal = greeting.expired
+        || greeting.host.identity.is_none_or(|identity| {
+            identity.wants_renewal(now, greeting.lifetime, &greeting.authority)
+        });
     Welcome {
         version: protocol::VERSION.min(hello.version_max),
         counter: greeting.counter,
@@ -92,7 +99,7 @@ pub fn greet(hello: &Hello, greeting: Greeting<'_>) -> Welcome {
             heartbeat_ms: greeting.heartbeat_ms,
         }),
         server_time_ms: now.as_millis(),
-        want_facts: facts.is_empty() || facts != hello.facts_digest,
+        want_facts: !greeting.expired && (facts.is_empty() || facts != hello.facts_digest),
         want_renewal,
         trust: Some(greeting.trust).filter(|trust| trust.version > hello.trust_version),
         display_name: greeting.name,
@@ -172,6 +179,12 @@ pub fn look(told: &mut Told, proven: &Proven, wanted: &Wanted<'_>) -> Result<Vec
         return Err(refusal(RefusalCode::Unspecified, text, spread, now));
     }
     Ok(news)
+}
+
+/// The end of a link that was for renewal only.
+pub fn out_of_time(now: Timestamp) -> Refusal {
+    let text = "the certificate is out of its time and was not renewed on this link; reconnect";
+    refusal(RefusalCode::Unspecified, text, refuse::SHORTLY, now)
 }
 
 /// The end of a link whose agent deregistered itself.

@@ -1,9 +1,11 @@
 //! Signing a host's certificate and putting the answer together.
 
 use ::link::identity::CertIdentity;
+use gateway_core::refuse::LONG;
 use model::ids::{HostId, WorkspaceId};
-use protocol::v1::{Grant, Trust};
+use protocol::v1::{Grant, Refusal, RefusalCode, Trust};
 
+use super::refusal;
 use crate::app::App;
 use crate::ca::CaError;
 use crate::state::records::IdentityV1;
@@ -55,6 +57,22 @@ pub fn issue(
             server_time_ms: now.as_millis(),
         },
     })
+}
+
+/// Whether the key belongs to a live host other than `own`. A request for a certificate
+/// proves that its maker once held the key, and not that it was made for this link: one
+/// that was recorded elsewhere must not tie its maker's key to the host that replays it.
+pub fn held_by_another(app: &App, spki: &[u8; 32], own: &[HostId]) -> bool {
+    let tables = app.catalog.read();
+    tables
+        .host_by_key(spki)
+        .is_some_and(|holder| !own.contains(&holder.id) && holder.decided().is_live())
+}
+
+/// What whoever asks with such a key is told.
+pub fn key_taken() -> Refusal {
+    let text = "the key of this request belongs to another host; reset the agent, which makes a new key, and join again";
+    refusal(RefusalCode::Invalid, text, LONG)
 }
 
 /// The trust bundle as it travels.

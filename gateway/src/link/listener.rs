@@ -11,7 +11,7 @@ use ::link::frame::{Deadlines, FrameReader, write_message};
 use ::link::identity::CertIdentity;
 use ::link::tls::{Peer, Verifier, peer_of};
 use model::host::Carrier;
-use protocol::frame::MAX_FRAME;
+use protocol::frame::MAX_ENROL_FRAME;
 use protocol::v1::EnrolRequest;
 
 use super::session::{self, Session};
@@ -65,7 +65,7 @@ async fn take_in(
     let connection = match handshake.finish().await {
         Ok(connection) => connection,
         Err(error) => {
-            app.metrics.refused_handshake("handshake");
+            app.metrics.refused_handshake(error.reason());
             tracing::debug!(source = %remote, error = %model::error_chain(&error), "handshake failed");
             return None;
         }
@@ -98,7 +98,7 @@ async fn take_in(
             return session::begin(app, connection, proven, carrier, from).await;
         }
         Err(error) => {
-            app.metrics.refused_handshake("certificate");
+            app.metrics.refused_handshake(error.reason());
             tracing::info!(source = %from, error = %model::error_chain(&error), "connection refused");
             connection.close(1u32.into(), b"certificate refused");
         }
@@ -107,16 +107,22 @@ async fn take_in(
 }
 
 async fn enrol(app: &Arc<App>, connection: &quinn::Connection, from: SocketAddr) {
+    let Some(_place) = app.strangers.seat(from.ip()) else {
+        app.metrics.enrolment("too_many");
+        tracing::debug!(source = %from, "too many enrolments at a time");
+        connection.close(3u32.into(), b"too many enrolments at a time");
+        return;
+    };
     let exchange = async {
         let (mut send, receive) = connection.accept_bi().await.ok()?;
         let deadlines = Deadlines {
             idle: ENROLMENT_WITHIN,
             frame: ENROLMENT_WITHIN,
         };
-        let mut reader = FrameReader::new(receive, MAX_FRAME, deadlines);
+        let mut reader = FrameReader::new(receive, MAX_ENROL_FRAME, deadlines);
         let request: EnrolRequest = reader.next().await.ok()??;
         let reply = enrolment::answer(app, request, from).await;
-        write_message(&mut send, &reply, MAX_FRAME, ENROLMENT_WITHIN)
+        write_message(&mut send, &reply, MAX_ENROL_FRAME, ENROLMENT_WITHIN)
             .await
             .ok()?;
         send.finish().ok()?;

@@ -21,6 +21,7 @@ pub mod quarantine;
 pub mod registry;
 pub mod session;
 pub mod steward;
+pub mod strangers;
 
 pub use gateway_core::identity::Proven as ProvenHost;
 use protocol::v1::{Refusal, RefusalCode};

@@ -19,7 +19,7 @@ use model::host::{HostEvent, Membership};
 use model::ids::HostId;
 use protocol::v1::{Refusal, RefusalCode};
 
-use super::issue::issue;
+use super::issue::{self, issue};
 use super::{ProvenHost, refusal};
 use crate::app::App;
 use crate::error::Result;
@@ -60,6 +60,11 @@ pub async fn receive(
     );
     let csr = talk.ask_for_key(reason).await;
     let known = csr.as_ref().and_then(|csr| known_by_key(app, proven, csr));
+    // A newcomer that keeps the key it came with stays what it is: a copy.
+    let csr = csr.filter(|csr| {
+        let key = app.ca.csr_key(csr).ok();
+        key.is_none_or(|key| known.is_some() || !issue::held_by_another(app, &key.0, &[]))
+    });
     for _ in 0..ATTEMPTS {
         // Also for a machine that does not play along: the operators hear of it.
         let place = match known {

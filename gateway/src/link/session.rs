@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use ::link::frame::{Deadlines, FrameReader, ReadError, write_message};
 use gateway_core::seen::End;
-use gateway_core::session::{ADVANCE_EVERY, Allowance, Told, flooding};
+use gateway_core::session::{ADVANCE_EVERY, Allowance, RENEW_WITHIN, Told, flooding};
 use model::host::Carrier;
 use protocol::frame::MAX_FRAME;
 use protocol::v1::{AgentFrame, GatewayFrame, Hello, RefusalCode, agent_frame, gateway_frame};
@@ -82,7 +82,12 @@ impl Stream {
                 }
                 Ok(Some(AgentFrame { body: Some(body) })) => return Ok(body),
                 Ok(None) => return Err(End::Lost("the agent closed its stream".to_owned())),
-                Err(error) => return Err(End::Lost(model::error_chain(&error))),
+                Err(error) => {
+                    if matches!(error, ReadError::Codec(_)) {
+                        self.app.metrics.dismissed("malformed");
+                    }
+                    return Err(End::Lost(model::error_chain(&error)));
+                }
             }
         }
     }
@@ -95,7 +100,8 @@ pub struct Session {
     proven: ProvenHost,
     link: Arc<LiveLink>,
     stream: Stream,
-    probes: Vec<oneshot::Sender<()>>,
+    /// Asked, each with what its answer must repeat.
+    probes: Vec<(u64, oneshot::Sender<()>)>,
     /// Digest of the facts that the agent has announced.
     facts_digest: Vec<u8>,
     /// Newest counter sent.
@@ -116,6 +122,7 @@ pub async fn begin(
 ) -> Option<Box<Session>> {
     let opened = tokio::time::timeout(HELLO_WITHIN, connection.accept_bi()).await;
     let Ok(Ok((send, receive))) = opened else {
+        app.metrics.refused_handshake("no_stream");
         connection.close(2u32.into(), b"no control stream");
         return None;
     };
@@ -138,6 +145,7 @@ pub async fn begin(
     };
     let first = tokio::time::timeout(HELLO_WITHIN, stream.next()).await;
     let Ok(Ok(agent_frame::Body::Hello(hello))) = first else {
+        app.metrics.refused_handshake("no_hello");
         connection.close(2u32.into(), b"hello expected");
         return None;
     };
@@ -249,8 +257,14 @@ impl Session {
     }
 
     async fn talk(&mut self) -> End {
+        // One timer for both: no link of an expired certificate sees its first hour.
+        let first = if self.proven.expired {
+            RENEW_WITHIN
+        } else {
+            ADVANCE_EVERY
+        };
         let mut advance =
-            tokio::time::interval_at(tokio::time::Instant::now() + ADVANCE_EVERY, ADVANCE_EVERY);
+            tokio::time::interval_at(tokio::time::Instant::now() + first, ADVANCE_EVERY);
         // What happened between the admission's reading and the registration.
         if let Err(end) = Box::pin(self.look()).await {
             return end;
@@ -278,7 +292,15 @@ impl Session {
         self.app.links.deregister(self.proven.host, self.link.id);
         tracing::info!(host.id = %self.proven.host, end = ?end, "link ended");
         let last_words = match &end {
-            End::Dismissed(why) => Some(why.clone()),
+            End::Dismissed(why) => {
+                self.app.metrics.dismissed(match why.code() {
+                    RefusalCode::RateLimited => "flooding",
+                    RefusalCode::HostRetired => "retired",
+                    RefusalCode::Superseded => "superseded",
+                    _ => "reconnect",
+                });
+                Some(why.clone())
+            }
             End::Stopping => {
                 let spread = u64::from(u16::from_be_bytes(crate::keys::random())) % 2000;
                 Some(refusal(

@@ -9,6 +9,7 @@ use crate::view;
 pub fn refresh(app: &App) {
     let now = app.now();
     app.metrics.store(&app.store.stats());
+    app.metrics.handshakes(&app.handshakes);
     let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
     let tables = app.catalog.read();
     for id in tables.hosts.keys() {

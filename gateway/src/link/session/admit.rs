@@ -6,18 +6,18 @@ use std::sync::Arc;
 use gateway_core::clone::{Evidence, LiveLink as CoreLink};
 use gateway_core::host::Host;
 use gateway_core::join::{Done, Join, Known, PROBE_WITHIN, Refused, Step};
-use gateway_core::refuse;
+use gateway_core::refuse::{self, SHORTLY};
 use gateway_core::seen::{Arrival, Seen};
 use gateway_core::session::{Greeting, greet};
 use model::Timestamp;
 use model::host::{Carrier, Connectivity, HostEvent, Membership};
-use protocol::v1::{Hello, Refusal, Welcome};
+use protocol::v1::{Hello, Refusal, RefusalCode, Welcome};
 use tokio::sync::oneshot;
 
 use crate::app::App;
 use crate::error::{Error, Result as GatewayResult};
 use crate::link::registry::{LiveLink, NewLink, ToSession};
-use crate::link::{ProvenHost, issue};
+use crate::link::{ProvenHost, issue, refusal};
 use crate::state::change::{Origin, history};
 use crate::state::edit::{edit, edit_host, edit_seen};
 use crate::state::records::{HostRecordV1, key_of};
@@ -46,6 +46,12 @@ pub(super) async fn admit(
     carrier: Carrier,
     from: SocketAddr,
 ) -> Result<Outcome, Refusal> {
+    // A host that comes back in a loop writes to the store each time, and would get a
+    // new allowance for its frames each time.
+    if let Err(wait) = app.rates.links.take(&proven.host, app.uptime()) {
+        let text = "this host links too often; its agent waits before it comes again";
+        return Err(refusal(RefusalCode::RateLimited, text, wait.max(SHORTLY)));
+    }
     let mut join = Join::new(*proven, hello);
     let mut done = Done::Nothing;
     let mut counter = 0;
@@ -335,6 +341,7 @@ fn frame(
         name: crate::view::name_of(record, hostname),
         counter,
         heartbeat_ms: thresholds.heartbeat_ms,
+        expired: proven.expired,
         facts_digest: facts.map_or(&[], |facts| facts.digest.as_slice()),
         trust: issue::trust(app),
         lifetime: app.config.agents.certificate_lifetime,

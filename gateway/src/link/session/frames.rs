@@ -4,7 +4,7 @@ use gateway_core::host::Host;
 use gateway_core::identity::{Asking, Identity, place};
 use gateway_core::refuse::{SHORTLY, try_again};
 use gateway_core::seen::End;
-use gateway_core::session::{Tell, Wanted, deregistered, flooding, look};
+use gateway_core::session::{Tell, Wanted, deregistered, flooding, look, out_of_time};
 use model::facts::Facts;
 use model::host::HostEvent;
 use model::ids::HostId;
@@ -39,13 +39,28 @@ impl Session {
                     .tell(gateway_frame::Body::HeartbeatAck(ack))
                     .await
             }
-            agent_frame::Body::ProbeReply(_) => {
-                for probe in self.probes.drain(..) {
+            agent_frame::Body::ProbeReply(reply) => {
+                for (_, probe) in self.probes.extract_if(.., |it| it.0 == reply.nonce) {
                     let _ = probe.send(());
                 }
                 Ok(())
             }
+            // What is written outlives the link, and so does the allowance for it.
+            agent_frame::Body::CounterStored(_)
+            | agent_frame::Body::Facts(_)
+            | agent_frame::Body::Renew(_)
+                if self
+                    .app
+                    .rates
+                    .host_writes
+                    .take(&self.proven.host, self.app.uptime())
+                    .is_err() =>
+            {
+                Err(End::Dismissed(flooding(now)))
+            }
             agent_frame::Body::CounterStored(stored) => Box::pin(self.counter_stored(stored)).await,
+            // Nobody asked a host for them whose certificate is out of its time.
+            agent_frame::Body::Facts(_) if self.proven.expired => Ok(()),
             agent_frame::Body::Facts(facts) => Box::pin(self.facts(facts)).await,
             agent_frame::Body::Renew(renew) => Box::pin(self.renew(renew)).await,
             agent_frame::Body::Goodbye(goodbye) => Box::pin(self.goodbye(goodbye)).await,
@@ -58,8 +73,8 @@ impl Session {
             ToSession::Look => self.look().await,
             ToSession::TakenOver => Err(End::TakenOver),
             ToSession::Probe(reply) => {
-                self.probes.push(reply);
                 let nonce = u64::from_be_bytes(crate::keys::random());
+                self.probes.push((nonce, reply));
                 self.stream
                     .tell(gateway_frame::Body::Probe(Probe { nonce }))
                     .await
@@ -108,6 +123,9 @@ impl Session {
 
     /// Raises the counter on a live link.
     pub(super) async fn advance(&mut self) -> Result<(), End> {
+        if self.proven.expired {
+            return Err(End::Dismissed(out_of_time(self.app.now())));
+        }
         let raised = edit_seen(&self.app, self.proven.host, |seen, _| {
             Ok(Some(seen.advanced()))
         });
@@ -216,6 +234,9 @@ impl Session {
                 },
             ),
         };
+        if issue::held_by_another(app, &spki.0, &[own.id, target]) {
+            return Err(issue::key_taken());
+        }
         let now = app.now();
         let counter = match asking {
             Asking::Heir => {
@@ -286,7 +307,8 @@ impl Session {
 
     async fn goodbye(&mut self, goodbye: Goodbye) -> Result<(), End> {
         let reason = GoodbyeReason::try_from(goodbye.reason).unwrap_or(GoodbyeReason::Unspecified);
-        if reason == GoodbyeReason::Uninstalled {
+        // For good: not by a certificate that is out of its time.
+        if reason == GoodbyeReason::Uninstalled && !self.proven.expired {
             if let Err(error) = retire_itself(&self.app, self.proven.host, self.link.address).await
             {
                 tracing::warn!(host.id = %self.proven.host, error = %error, "an uninstalled host could not be retired");

@@ -196,6 +196,7 @@ impl World {
             name: String::new(),
             counter,
             heartbeat_ms: self.gateway.beat,
+            expired: proven.expired,
             facts_digest: &hello.facts_digest,
             trust: trust(),
             lifetime: LIFETIME,
