@@ -201,10 +201,15 @@ struct Line {
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let value = format!("{value:?}");
+        // Without quotes nobody sees where a sentence ends and the next field begins.
+        if value.contains(char::is_whitespace) && !value.starts_with('"') {
+            return self.record_str(field, &value);
+        }
         // Writing to a String cannot fail.
         let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
+            "message" => write!(self.message, "{value}"),
+            name => write!(self.fields, " {name}={value}"),
         };
     }
 
@@ -301,11 +306,14 @@ mod tests {
                 tracing::warn!("network down");
             }
             tracing::info!(host = "\u{1b}[31mevil\n", "clean me");
+            tracing::warn!(code = "gone", why = %"it was so", after = 5, "refused");
             tracing::debug!("not verbose");
         });
         let text = memory.lock().unwrap().clone();
         assert_eq!(text.matches("network down\n").count(), LINES as usize);
         assert!(text.contains("clean me host="), "{text}");
+        let refused = "refused code=\"gone\" why=\"it was so\" after=5\n";
+        assert!(text.contains(refused), "{text}");
         assert!(!text.contains('\u{1b}') && !text.contains("not verbose"));
     }
 

@@ -28,6 +28,7 @@ pub mod handlers;
 pub mod http;
 pub mod keys;
 pub mod link;
+pub mod log;
 pub mod metrics;
 pub mod rate;
 pub mod reconcile;

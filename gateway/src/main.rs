@@ -14,8 +14,7 @@ use gateway::args::{self, Command};
 use gateway::backup::BackupError;
 use gateway::backup::restore::Choices;
 use gateway::commands;
-use gateway::config::{Config, LogFormat};
-use tracing_subscriber::EnvFilter;
+use gateway::config::Config;
 
 fn main() -> ExitCode {
     match run() {
@@ -49,7 +48,7 @@ fn run() -> anyhow::Result<()> {
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {
-    start_logging(&config)?;
+    gateway::log::start(&config)?;
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok();
@@ -58,19 +57,4 @@ fn serve(config: Config) -> anyhow::Result<()> {
         .build()
         .context("start the runtime")?;
     runtime.block_on(gateway::serve::run(config))
-}
-
-fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log.filter).context("read the log filter")?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        // It would complain about a standard error that cannot be written (a log file on a full
-        // disk) on that very standard error, and panic because it cannot.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
-    match config.log.format {
-        LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
 }
