@@ -117,6 +117,8 @@ pub fn problems_of(operation: &Operation) -> Vec<ProblemCode> {
     use ProblemCode as Code;
     let mut codes = vec![
         Code::MalformedRequest,
+        Code::ForeignOrigin,
+        Code::Misdirected,
         Code::RateLimited,
         Code::HeadersTooLarge,
         Code::Internal,

@@ -85,6 +85,8 @@ problems! {
     Forbidden "forbidden" 403 "the caller lacks a permission",
     /// Somebody tried to give more than they have.
     ExceedsMaker "exceeds_maker" 403 "nobody can give more than they have",
+    /// A web page of another origin made a browser send it.
+    ForeignOrigin "foreign_origin" 403 "web pages of other origins are not served",
     /// Absent, or invisible to the caller: the two look the same.
     NotFound "not_found" 404 "there is no such thing",
     /// The path exists, the method does not.
@@ -105,6 +107,8 @@ problems! {
     BodyTooLarge "body_too_large" 413 "the body is too large",
     /// The body is not JSON.
     UnsupportedMediaType "unsupported_media_type" 415 "the body must be application/json",
+    /// It was sent to a host of another name.
+    Misdirected "misdirected" 421 "the request is for another host",
     /// A field has a value that is not allowed.
     Invalid "invalid" 422 "a value is not allowed",
     /// Too many requests.

@@ -211,3 +211,160 @@ async fn abuse_25_a_web_page_opens_no_web_socket() {
     }
     gateway.stop().await.unwrap();
 }
+
+/// Text that people choose is told as it is, in JSON that says so; what is to be a name of
+/// something is refused by its alphabet.
+#[tokio::test]
+async fn abuse_26_markup_is_text_in_json_or_is_refused() {
+    let gateway = TestGateway::start().await.unwrap();
+    let owner = gateway.owner.clone();
+    let workspace = gateway
+        .workspace("world", model::tenancy::Environment::Staging)
+        .await
+        .unwrap();
+    let hosts = format!("/v1/workspaces/{}/hosts", workspace.id);
+    for markup in [
+        "<script>alert(1)</script>",
+        "\"><img src=x onerror=alert(1)>",
+        "<svg/onload=alert(1)>",
+        "javascript:alert(1)",
+        "{{7*7}}${7*7}<%= 7*7 %>",
+        "</title><base href=//evil.example>",
+    ] {
+        let text = json!({ "hostname": "web1", "display_name": markup });
+        let response = gateway
+            .respond(&owner, "POST", &hosts, Some(text), &[])
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 201, "{markup}");
+        assert_eq!(header(&response, "content-type"), "application/json");
+        assert_eq!(header(&response, "x-content-type-options"), "nosniff");
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+        let host: Value = serde_json::from_slice(&bytes.unwrap()).unwrap();
+        assert_eq!(host["display_name"], markup);
+        for body in [
+            json!({ "hostname": markup }),
+            json!({ "hostname": "web1", "labels": { markup: "x" } }),
+            json!({ "hostname": "web1", "labels": { "x": markup } }),
+        ] {
+            let answer = gateway
+                .call(&owner, "POST", &hosts, Some(body.clone()))
+                .await
+                .unwrap();
+            assert_eq!(answer.status, 422, "{body}: {}", answer.body);
+        }
+        // A refusal that repeats what it refuses is JSON, too.
+        let odd = [("accept", "text/html"), ("idempotency-key", markup)];
+        let response = gateway
+            .respond(
+                &owner,
+                "POST",
+                &hosts,
+                Some(json!({ "hostname": "x" })),
+                &odd,
+            )
+            .await
+            .unwrap();
+        assert_eq!(
+            header(&response, "content-type"),
+            "application/problem+json"
+        );
+    }
+    gateway.stop().await.unwrap();
+}
+
+/// There is no table for a spreadsheet, no answer that sends a browser elsewhere, and nothing that
+/// fetches what a caller names. Whoever adds one of these finds this test, and what it asks for: a
+/// leading `= + - @` in a cell quoted; targets only on our own origin; addresses resolved once,
+/// held against what is allowed, and connected to as resolved.
+#[tokio::test]
+async fn abuse_27_nothing_exports_formulas_redirects_or_fetches() {
+    for operation in api::v1::operations() {
+        let media = operation.media;
+        assert!(
+            !media.contains("csv") && !media.contains("excel") && !media.contains("html"),
+            "{} answers {media}",
+            operation.id
+        );
+        assert!(
+            !(300..400).contains(&operation.success),
+            "{} redirects",
+            operation.id
+        );
+    }
+    let gateway = TestGateway::start().await.unwrap();
+    for path in [
+        "//evil.example/",
+        "/%2f%2fevil.example",
+        "/v1/self/",
+        "/v1",
+        "/",
+        "/v1/self?next=https://evil.example&redirect=//evil.example&url=http://169.254.169.254/",
+        "/v1/agent/install.sh?url=https://evil.example",
+    ] {
+        let forwarded = [
+            ("host", "evil.example"),
+            ("x-forwarded-host", "evil.example"),
+            ("forwarded", "host=evil.example"),
+            ("x-original-url", "/v1/users"),
+        ];
+        let response = gateway
+            .respond(&gateway.owner, "GET", path, None, &forwarded)
+            .await
+            .unwrap();
+        assert!(!response.status().is_redirection(), "{path}");
+        assert_eq!(header(&response, "location"), "", "{path}");
+        assert_eq!(header(&response, "refresh"), "", "{path}");
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+        let body = String::from_utf8_lossy(&bytes.unwrap()).into_owned();
+        let about_itself = body.contains("must not") || body.contains("unknown field");
+        assert!(
+            about_itself || !body.contains("evil.example"),
+            "{path}: {body}"
+        );
+    }
+    // The gateway has no HTTP client to be sent anywhere with.
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/Cargo.toml");
+    let manifest = std::fs::read_to_string(manifest).unwrap();
+    let (_, dependencies) = manifest.split_once("[dependencies]").unwrap();
+    for client in [
+        "ureq",
+        "reqwest",
+        "isahc",
+        "curl",
+        "hyper-tls",
+        "hyper-rustls",
+    ] {
+        assert!(
+            !dependencies.contains(client),
+            "{client} can be sent elsewhere"
+        );
+    }
+    gateway.stop().await.unwrap();
+}
+
+/// The product holds nothing that could unpack anything: whoever adds it sets limits of output and
+/// ratio, and tests them here.
+#[test]
+fn abuse_21_22_nothing_is_decompressed_anywhere() {
+    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock");
+    let lock = std::fs::read_to_string(lock).unwrap();
+    for unpacker in [
+        "flate2",
+        "miniz_oxide",
+        "zstd",
+        "brotli",
+        "lz4_flex",
+        "lzma-rs",
+        "xz2",
+        "bzip2",
+        "snap",
+        "zip",
+        "tar",
+        "libdeflater",
+        "async-compression",
+    ] {
+        let package = format!("name = \"{unpacker}\"\n");
+        assert!(!lock.contains(&package), "{unpacker} is in the build");
+    }
+}

@@ -5,4 +5,6 @@ mod audit;
 mod events;
 mod hostile;
 mod matrix;
+mod paths;
 mod requests;
+mod successor;

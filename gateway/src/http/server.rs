@@ -20,14 +20,19 @@
 //! WebSockets) work on HTTP/1.1; an upgraded connection gives its seat back but still
 //! counts for its source.
 //!
+//! An answer that comes before a body was heard to its end is not lost (`linger`).
+//! What web pages make browsers send is held against where it may come from (`browser`).
+//!
 //! Who the client is: the peer's address, or what a trusted proxy says in
 //! `X-Forwarded-For` (`client`).
 //!
 //! Stop: no new connections; open ones finish the request they are in. The limit for
 //! that is [`Tasks::finish`]'s.
 
+mod browser;
 mod client;
 mod connection;
+mod linger;
 mod seats;
 mod stall;
 
@@ -45,7 +50,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use self::seats::{Counted, Seat, Seats};
 use crate::app::App;
 use crate::ca::https::HttpsError;
-use crate::config::{AddressRange, Config};
+use crate::config::{AddressRange, Config, PublicUrl};
 use crate::metrics::Metrics;
 use crate::rate::source_of;
 use crate::tasks::Tasks;
@@ -129,6 +134,8 @@ pub struct Settings {
     pub connections_per_source: usize,
     /// Whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<AddressRange>,
+    /// How people call this gateway.
+    pub public_url: Option<PublicUrl>,
     /// For a TLS handshake.
     pub handshake: Duration,
     /// For a request's head, and from the handshake to the first request.
@@ -141,6 +148,15 @@ pub struct Settings {
     pub streams: u32,
 }
 
+impl Settings {
+    /// Whether a peer is one of the operator's proxies.
+    fn is_trusted(&self, peer: std::net::IpAddr) -> bool {
+        self.trusted_proxies
+            .iter()
+            .any(|range| range.contains(peer))
+    }
+}
+
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         Self {
@@ -148,6 +164,7 @@ impl From<&Config> for Settings {
             connections: config.limits.connections,
             connections_per_source: config.limits.connections_per_source,
             trusted_proxies: config.trusted_proxies.clone(),
+            public_url: config.public_url.clone(),
             // As for links: ten round trips of the slowest satellite path.
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(15),
@@ -276,12 +293,7 @@ impl Server {
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Visitor> {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let proxy = self
-            .settings
-            .trusted_proxies
-            .iter()
-            .any(|range| range.contains(peer.ip()));
-        let source = if proxy {
+        let source = if self.settings.is_trusted(peer.ip()) {
             None
         } else {
             Some(source_of(peer.ip()))

@@ -12,7 +12,7 @@ use std::time::Duration;
 use api::ProblemCode;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, Request, Response, header};
+use axum::http::{HeaderValue, Request, Response, Version, header};
 use futures_util::FutureExt as _;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
@@ -24,7 +24,9 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use super::browser::{self, Way};
 use super::client::{LocalAdmin, client_of};
+use super::linger;
 use super::seats::{Asking, Standing};
 use super::stall::Stalling;
 use super::{Server, Settings, Visitor};
@@ -35,7 +37,7 @@ use crate::tasks::Named;
 /// Where requests on a connection come from.
 #[derive(Clone)]
 enum Origin {
-    Peer(IpAddr, Standing),
+    Peer(IpAddr, Way, Standing),
     Admin(LocalAdmin),
 }
 
@@ -74,7 +76,12 @@ impl Server {
             } => {
                 tune(&stream, limit);
                 let stream = Stalling::new(stream, limit, counted);
-                let origin = Origin::Peer(peer.ip(), seat.standing());
+                let way = match &tls {
+                    Some(_) => Way::Encrypted,
+                    None if self.settings.is_trusted(peer.ip()) => Way::Proxied,
+                    None => Way::Plain,
+                };
+                let origin = Origin::Peer(peer.ip(), way, seat.standing());
                 let served = self.shake_hands_and_speak(stream, peer, origin, tls);
                 tokio::select! {
                     biased;
@@ -126,7 +133,7 @@ impl Server {
             let (server, activity) = (Arc::clone(&self), Arc::clone(&activity));
             service_fn(move |request| {
                 let asking = match &origin {
-                    Origin::Peer(_, standing) => Some(standing.ask()),
+                    Origin::Peer(_, _, standing) => Some(standing.ask()),
                     Origin::Admin(_) => None,
                 };
                 let busy = activity.begin(asking);
@@ -201,29 +208,53 @@ impl Server {
         busy: Busy,
         router: Router,
     ) -> Response<Body> {
-        let mut request = request.map(Body::new);
+        // HTTP/2 ends a stream without its connection, and a client that waits to be told so has
+        // sent nothing.
+        let lingers =
+            request.version() < Version::HTTP_2 && !request.headers().contains_key(header::EXPECT);
+        let (parts, body) = request.into_parts();
+        let (body, rest) = linger::lend(body);
+        let request = Request::from_parts(parts, Body::new(body));
         let last = is_ambiguous(&request);
-        if let Some(error) = self.refusal(&request) {
-            return busy.until_sent(end_if(last, problem::respond(&error, None)));
+        let response = self.decide(request, origin, router).await;
+        if lingers {
+            rest.discard().await;
+        }
+        busy.until_sent(end_if(last, response))
+    }
+
+    async fn decide(
+        &self,
+        mut request: Request<Body>,
+        origin: Origin,
+        router: Router,
+    ) -> Response<Body> {
+        let foreign = || match &origin {
+            Origin::Peer(_, way, _) => {
+                browser::refusal(&request, *way, self.settings.public_url.as_ref())
+            }
+            Origin::Admin(_) => None,
+        };
+        if let Some(error) = self.refusal(&request).or_else(foreign) {
+            return problem::respond(&error, None);
         }
         match origin {
             Origin::Admin(admin) => request.extensions_mut().insert(admin).map(drop),
-            Origin::Peer(peer, standing) => {
+            Origin::Peer(peer, _, standing) => {
                 request.extensions_mut().insert(standing);
                 let client = client_of(peer, request.headers(), &self.settings.trusted_proxies);
                 request.extensions_mut().insert(client).map(drop)
             }
         };
         let handled = AssertUnwindSafe(router.oneshot(request)).catch_unwind();
-        let response = match handled.await {
+        match handled.await {
             Ok(Ok(response)) => response,
             Err(panic) => {
                 self.tasks.report_panic("http.request", &*panic);
                 let detail = "the gateway has failed; its log has the details";
                 problem::respond(&Error::new(ProblemCode::Internal, detail), None)
             }
-        };
-        busy.until_sent(end_if(last, response))
+        }
     }
 
     /// What hyper lets through and we do not.

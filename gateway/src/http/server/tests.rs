@@ -1,5 +1,7 @@
 //! Against real sockets on loopback, spoken to by hand.
 
+mod http2;
+
 use super::*;
 use axum::body::Body;
 use axum::extract::ws::{Message, WebSocketUpgrade};
@@ -209,8 +211,7 @@ async fn requests_are_answered_in_the_clear_and_over_tls() {
                 .ends_with("hello")
         );
     }
-    let body =
-        "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody";
+    let body = "POST /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody";
     assert!(
         talk(tls.connect_tls(&[]).await, body)
             .await
@@ -414,6 +415,72 @@ async fn abuse_24_a_request_whose_end_is_in_doubt_is_the_last_of_its_connection(
 }
 
 #[tokio::test]
+async fn abuse_25_foreign_pages_and_names_get_no_answer() {
+    let plain = Fixture::plain(settings()).await;
+    let tls = Fixture::tls(settings()).await;
+    let foreign = one("/", "Origin: https://evil.example\r\n");
+    let own = one("/", "Origin: http://localhost\r\n");
+    let bent = one("/", "").replace("localhost", "evil.example");
+    for (request, in_the_clear, encrypted) in [
+        (foreign, "foreign_origin", "foreign_origin"),
+        (own, "hello", "hello"),
+        // Over TLS the browser has seen that the certificate is of another name.
+        (bent, "misdirected", "hello"),
+    ] {
+        let answer = talk(plain.connect().await, &request).await;
+        assert!(answer.contains(in_the_clear), "{request}: {answer}");
+        let answer = talk(tls.connect_tls(&[]).await, &request).await;
+        assert!(answer.contains(encrypted), "{request}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let fixture = Fixture::plain(settings()).await;
+    for (path, status) in [("/", "405"), ("/nothing", "404")] {
+        let length = 900_000;
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        let mut stream = fixture.connect().await;
+        within(stream.write_all(head.as_bytes())).await.unwrap();
+        within(stream.write_all(&vec![b'x'; length])).await.unwrap();
+        // The connection is as good as before.
+        let answers = talk(stream, &one("/", "")).await;
+        assert!(
+            answers.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answers}"
+        );
+        assert!(answers.ends_with("hello"), "{answers}");
+    }
+}
+
+#[tokio::test]
+async fn abuse_17_a_refused_body_without_end_is_not_read_for_ever() {
+    let fixture = Fixture::plain(settings()).await;
+    let stream = fixture.connect().await;
+    let (mut reader, mut writer) = stream.into_split();
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    writer.write_all(head.as_bytes()).await.unwrap();
+    let mut sent = 0;
+    let feed = async {
+        let chunk = [b"1000\r\n".to_vec(), vec![b'x'; 0x1000], b"\r\n".to_vec()].concat();
+        while writer.write_all(&chunk).await.is_ok() {
+            sent += chunk.len();
+        }
+    };
+    let (answer, ()) = tokio::join!(rest(&mut reader), within(feed));
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 405"),
+        "{answer}"
+    );
+    assert!(sent < 16 << 20, "{sent} bytes were taken");
+    until("it is over", || {
+        fixture.tasks.running("http.connection") == 0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_panic_costs_its_request() {
     let fixture = Fixture::plain(settings()).await;
     let answer = talk(fixture.connect().await, &one("/panic", "")).await;
@@ -546,7 +613,7 @@ async fn websockets_are_upgraded_and_give_their_slot_back() {
     })
     .await;
     let mut stream = fixture.connect_tls(&["http/1.1"]).await;
-    let upgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     stream.write_all(upgrade.as_bytes()).await.unwrap();
     let mut head = Vec::new();
@@ -586,7 +653,7 @@ async fn a_stop_lets_requests_finish_and_no_others_begin() {
     let fixture = Fixture::start(settings(), slow, |listener, _| Door::Plain(listener)).await;
     let mut busy = fixture.connect().await;
     let mut idle = fixture.connect().await;
-    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .unwrap();
     let mut begun = Vec::new();
