@@ -16,7 +16,7 @@ use lexopt::Parser;
 use crate::{
     faults, openapi, play, release,
     report::Report,
-    tidy,
+    schemathesis, tidy,
     workspace::{Workspace, target_folder, watch},
 };
 
@@ -54,6 +54,9 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     report.step("tests", || tests(workspace));
     report.step("documentation examples", || {
         workspace.cargo_ok(&["test", "--doc", "--workspace", "--locked"])
+    });
+    report.step("schemathesis", || {
+        schemathesis::check(workspace, &["--workspace"])
     });
     report.step("installer", || installer(workspace));
     for arch in release::ARCHES {

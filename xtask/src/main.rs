@@ -19,6 +19,7 @@ mod openapi;
 mod play;
 mod release;
 mod report;
+mod schemathesis;
 mod sim;
 mod tidy;
 mod workspace;
@@ -43,6 +44,8 @@ cargo xtask COMMAND
   abuse [--tests] [--run]     docs/abuse.md case by case: covered, not yet, missing; --run: its tests
   faults [CASE.. | --list] [--rounds N] [--short] [--release] [--json]
                               kill, cut, fill and break the gateway; prints the fault table
+  schemathesis [--long] [--role NAME] [--seed N] [--examples N]
+                              requests made from the OpenAPI document, as each built-in role and as nobody
   sim [--seeds N] [--hosts H] [--hours T] [--break KIND] | --seed S [--trace]
                               gateway and agents on virtual time; docs/simulation.md
   fuzz [TARGET.. | --list] [--seconds N] [--keep]
@@ -83,6 +86,7 @@ fn run() -> Result<ExitCode> {
         "faults" => faults::run(&workspace, args),
         "bench" => bench::run(&workspace, args),
         "fuzz" => fuzz::run(&workspace, args),
+        "schemathesis" => schemathesis::run(&workspace, args),
         "sim" => sim::run(&workspace, args),
         "help" => {
             print!("{HELP}");

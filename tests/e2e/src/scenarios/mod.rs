@@ -10,6 +10,8 @@ mod lab;
 mod power_loss;
 mod process;
 mod reboot;
+mod secrets;
+mod slow_peers;
 mod support;
 mod token_revoked;
 mod udp_blocked;
@@ -42,6 +44,20 @@ pub const ALL: &[Scenario] = &[
         Needs::PROCESSES,
         audit_tamper::run,
     ),
+    scenario(
+        "secrets",
+        "no secret is in a process list, log, file, metric or answer where it does not belong",
+        Needs::PROCESSES,
+        secrets::run,
+    )
+    .covering(&[30]),
+    scenario(
+        "slow-peers",
+        "ten thousand silent connections; who has a key is served, and hosts stay linked",
+        Needs::PROCESSES,
+        slow_peers::run,
+    )
+    .covering(&[17, 19]),
     scenario(
         "install",
         "three hosts install by one pasted command; a second run changes nothing",
