@@ -1,4 +1,4 @@
-//! Faults of the gateway and its store: killed, cut off, full, broken, stopped, misled.
+//! Faults of the gateway, its store and the agent: killed, cut off, full, broken, stopped, misled.
 //!
 //! Each case runs the real gateway binary, does something to it that no test in its own process
 //! could, and compares what it is afterwards with what it had acknowledged. Its result is a row of

@@ -24,6 +24,11 @@ const SOURCE: &str = include_str!("shim.c");
 /// The error of a device that does not answer.
 pub const EIO: u32 = 5;
 
+/// The error of a disk without room.
+pub const ENOSPC: u32 = 28;
+/// Where the page names the step that was died at.
+const STEP: u64 = 64;
+
 /// What can be set; the value is the word's place in the shared page.
 #[derive(Debug, Clone, Copy)]
 pub enum Knob {
@@ -37,6 +42,8 @@ pub enum Knob {
     ReadError = 3,
     /// How many calls were failed or delayed.
     Hits = 4,
+    /// Changes of files until the process dies, counted down; 0 for never.
+    KillAt = 5,
 }
 
 /// The library and its controls.
@@ -46,12 +53,12 @@ pub struct Shim {
     page: PathBuf,
     control: File,
     /// Files whose path contains this are meant.
-    target: &'static str,
+    target: String,
 }
 
 impl Shim {
     /// Compiles the library in `folder`. It is for files whose path contains `target`.
-    pub fn build(folder: &Path, target: &'static str) -> Result<Self> {
+    pub fn build(folder: &Path, target: &str) -> Result<Self> {
         tools::ensure(&[tool("cc", "gcc"), tool("/usr/include/dlfcn.h", "libc6-dev")])?;
         let (source, library) = (folder.join("shim.c"), folder.join("shim.so"));
         fs::write(&source, SOURCE).context("write the shim")?;
@@ -72,21 +79,40 @@ impl Shim {
             library,
             page,
             control,
-            target,
+            target: target.to_owned(),
         })
     }
 
-    /// A launch under the shim.
+    /// A launch of the gateway under the shim.
     pub fn launch(&self) -> Launch {
-        let text = |path: &Path| path.display().to_string();
         Launch {
-            env: vec![
-                ("LD_PRELOAD".into(), text(&self.library)),
-                ("FAULTS_CONTROL".into(), text(&self.page)),
-                ("FAULTS_PATH".into(), self.target.into()),
-            ],
+            env: self.env().to_vec(),
             ..Launch::default()
         }
+    }
+
+    /// What to put before a program that is to run under the shim.
+    pub fn prefix(&self) -> Vec<String> {
+        let pairs = self.env().map(|(name, value)| format!("{name}={value}"));
+        std::iter::once("env".to_owned()).chain(pairs).collect()
+    }
+
+    fn env(&self) -> [(String, String); 3] {
+        let text = |path: &Path| path.display().to_string();
+        [
+            ("LD_PRELOAD".into(), text(&self.library)),
+            ("FAULTS_CONTROL".into(), text(&self.page)),
+            ("FAULTS_PATH".into(), self.target.clone()),
+        ]
+    }
+
+    /// The step that a process died at, in words.
+    pub fn step(&self) -> Result<String> {
+        let mut text = [0; 512];
+        let read = self.control.read_exact_at(&mut text, STEP);
+        read.context("read the shim")?;
+        let text = String::from_utf8_lossy(&text);
+        Ok(text.trim_end_matches('\0').to_owned())
     }
 
     /// Sets a knob; running programs see it at once.

@@ -165,6 +165,11 @@ impl Host {
         self.wait_booted()
     }
 
+    /// Makes the switch lose this many percent of its packets in each direction; 0 ends it.
+    pub fn lose_packets(&self, percent: u8) -> Result<()> {
+        net::lose(&self.lab, &self.name, percent)
+    }
+
     /// Pulls the mains: no goodbye on the network, no unit stopped, nothing flushed.
     pub fn power_loss(&self) -> Result<()> {
         // The cable goes first. The kernel would otherwise close the dead host's TCP connections

@@ -74,6 +74,22 @@ pub(super) fn drop_udp(lab: &str, node: &str, dropped: bool) -> Result<()> {
     nft(lab, "sw", &rules)
 }
 
+/// Makes the switch lose this many percent of a node's packets in each direction; 0 ends it. The
+/// kernel draws the lot: what is lost differs from run to run, how much does not.
+pub(super) fn lose(lab: &str, node: &str, percent: u8) -> Result<()> {
+    let table = format!("loss_{node}");
+    let port = port(node);
+    let mut rules = format!("add table bridge {table}\ndelete table bridge {table}\n");
+    if percent > 0 {
+        rules += &format!(
+            "table bridge {table} {{ chain forward {{ type filter hook forward priority 0; \
+             iifname \"{port}\" numgen random mod 100 < {percent} drop; \
+             oifname \"{port}\" numgen random mod 100 < {percent} drop; }}; }}\n"
+        );
+    }
+    nft(lab, "sw", &rules)
+}
+
 /// Loads nftables rules in a node's namespace.
 pub(super) fn nft(lab: &str, node: &str, rules: &str) -> Result<()> {
     let mut nft = sh::command(&[

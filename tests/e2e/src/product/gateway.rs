@@ -38,7 +38,7 @@ pub struct Launch {
 pub struct Gateway {
     program: PathBuf,
     place: Place,
-    state: PathBuf,
+    state: RefCell<PathBuf>,
     config: PathBuf,
     address: SocketAddr,
     log: PathBuf,
@@ -57,10 +57,12 @@ impl Gateway {
         let gateway = Self {
             program: programs.gateway.clone(),
             place,
-            state: launch
-                .state
-                .clone()
-                .unwrap_or_else(|| folder.join("gateway")),
+            state: RefCell::new(
+                launch
+                    .state
+                    .clone()
+                    .unwrap_or_else(|| folder.join("gateway")),
+            ),
             config: folder.join("gateway.toml"),
             address,
             log: folder.join("gateway.log"),
@@ -77,7 +79,7 @@ impl Gateway {
     fn settings(&self, programs: &Programs) -> String {
         let mut text = format!(
             "state_dir = \"{}\"\nlisten = \"{}\"\npublic_url = \"{}\"\n",
-            self.state.display(),
+            self.state.borrow().display(),
             self.address,
             self.url(),
         );
@@ -133,6 +135,25 @@ impl Gateway {
         change(&mut self.launch.borrow_mut());
     }
 
+    /// Runs another command of its program on its configuration, as an operator of its machine.
+    pub fn ask(&self, args: &[&str]) -> Result<sh::Output> {
+        let mut command = self.place.command(&self.program);
+        command
+            .args(args)
+            .arg("--config")
+            .arg(&self.config)
+            .env_remove("LOOPBACK_CONFIG");
+        let what = format!("`loopback-gateway {}`", args.join(" "));
+        let output = sh::run(&mut command, START).with_context(|| what.clone())?;
+        Ok(sh::Output { what, ..output })
+    }
+
+    /// From now on its state lies elsewhere; all else stays as it is. It must not run.
+    pub fn move_state(&self, programs: &Programs, state: PathBuf) -> Result<()> {
+        *self.state.borrow_mut() = state;
+        fs::write(&self.config, self.settings(programs)).context("write its configuration")
+    }
+
     /// Waits until the process ends by itself. Its exit code, when it was no signal, and all it
     /// printed and logged.
     pub fn wait_end(&self, limit: Duration) -> Result<(Option<i32>, String)> {
@@ -184,8 +205,8 @@ impl Gateway {
     }
 
     /// Where its state lies.
-    pub fn state(&self) -> &Path {
-        &self.state
+    pub fn state(&self) -> PathBuf {
+        self.state.borrow().clone()
     }
 
     /// Where clients reach it.
@@ -198,12 +219,12 @@ impl Gateway {
 
     /// The certificate that clients and agents trust.
     pub fn ca_file(&self) -> PathBuf {
-        self.state.join("ca.pem")
+        self.state().join("ca.pem")
     }
 
     /// The secret with which the first person claims the gateway.
     pub fn owner_secret(&self) -> PathBuf {
-        self.state.join("owner.secret")
+        self.state().join("owner.secret")
     }
 
     /// The last lines it logged.

@@ -336,6 +336,25 @@ impl Agent {
         })
     }
 
+    /// Starts it again on what it left, with `argv` from now on. It must have ended.
+    pub fn start_again(&mut self, argv: &[&str]) -> Result<()> {
+        self.argv = argv.iter().map(|&word| word.to_owned()).collect();
+        let mut run = self.argv.clone();
+        run.extend([
+            "run".into(),
+            "--config".into(),
+            self.config.display().to_string(),
+        ]);
+        let log = self.config.with_file_name("agent.log");
+        self.process = Daemon::start("the agent", sh::command(&run), &log)?;
+        Ok(())
+    }
+
+    /// Where its state lies.
+    pub fn state(&self) -> PathBuf {
+        self.config.with_file_name("state")
+    }
+
     /// Runs another command of the same program on the same configuration.
     pub fn ask(&self, args: &[&str]) -> Result<sh::Output> {
         let mut argv = self.argv.clone();

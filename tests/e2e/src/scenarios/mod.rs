@@ -3,10 +3,13 @@
 
 mod aarch64;
 mod audit_tamper;
+mod backup_restore;
+mod ca_rotation;
 mod clone;
 mod gateway_restart;
 mod install;
 mod lab;
+mod lossy_link;
 mod power_loss;
 mod process;
 mod reboot;
@@ -96,10 +99,28 @@ pub const ALL: &[Scenario] = &[
         udp_blocked::run,
     ),
     scenario(
+        "lossy-link",
+        "30 % of the packets are lost, then all for a while; the host comes back as who it was",
+        Needs::INSTALLED_HOSTS,
+        lossy_link::run,
+    ),
+    scenario(
         "gateway-restart",
         "hosts are unconfirmed, then connected; no false alarm",
         Needs::INSTALLED_HOSTS,
         gateway_restart::run,
+    ),
+    scenario(
+        "backup-restore",
+        "a backup taken under load restores elsewhere; hosts stay, revoked tokens stay revoked",
+        Needs::INSTALLED_HOSTS,
+        backup_restore::run,
+    ),
+    scenario(
+        "ca-rotation",
+        "a new authority is trusted, signs, and the old one goes once nobody needs it",
+        Needs::INSTALLED_HOSTS,
+        ca_rotation::run,
     ),
     scenario(
         "uninstall",

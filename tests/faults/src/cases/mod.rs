@@ -1,5 +1,6 @@
 //! The cases, in the order they are shown.
 
+mod agent;
 mod clock;
 mod damage;
 mod descriptors;
@@ -81,6 +82,18 @@ pub const ALL: &[Case] = &[
         &[46],
         "every fdatasync takes 500 ms longer, under concurrent writers",
         slow::abuse_46_slow_disk,
+    ),
+    case(
+        "agent-kill",
+        &[39],
+        "the agent is killed before each change of its state: joining, linking, renewing",
+        agent::killed_at_every_step,
+    ),
+    case(
+        "agent-disk",
+        &[41, 42],
+        "the agent's disk is full, and answers with EIO",
+        agent::refusing_disk,
     ),
     case(
         "formats",
