@@ -241,10 +241,10 @@ mod tests {
             let expected = match code {
                 MalformedRequest | BodyTooLarge | UnsupportedMediaType | Invalid => 2,
                 NotFound | Gone => 3,
-                Unauthenticated | Forbidden | ExceedsMaker => 4,
+                Unauthenticated | Forbidden | ExceedsMaker | ForeignOrigin => 4,
                 Conflict | NameTaken | NotEmpty | IdempotencyMismatch => 5,
                 RateLimited | Unavailable | Timeout | StorageFull | IdempotencyInProgress => 6,
-                MethodNotAllowed | HeadersTooLarge | Internal => 1,
+                MethodNotAllowed | HeadersTooLarge | Misdirected | Internal => 1,
             };
             assert_eq!(failure(*code).exit_code(), expected, "{code:?}");
         }
