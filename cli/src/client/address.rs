@@ -148,6 +148,12 @@ impl FromStr for BaseUrl {
             });
         }
         let trimmed = text.trim().trim_end_matches('/');
+        // It is shown to people, and a URL encodes whatever else it holds.
+        if !trimmed.is_ascii() || model::names::clean(trimmed, usize::MAX) != trimmed {
+            return Err(fail(
+                "it holds control characters or letters that are not ASCII",
+            ));
+        }
         let uri: Uri = trimmed.parse().map_err(|_| fail("it is not a URL"))?;
         let authority = uri.authority().ok_or_else(|| fail("it has no host"))?;
         if authority.as_str().contains('@') {
@@ -234,6 +240,8 @@ mod tests {
             "https://gw/?a=b",
             "https://gw#x",
             "http://127.0.0.1.evil",
+            "https://gw/\u{93}",
+            "https://g\u{456}thub.example",
         ] {
             let error = bad.parse::<BaseUrl>().unwrap_err().to_string();
             assert!(

@@ -487,16 +487,35 @@ fn parse_body<E: Endpoint>(bytes: &[u8]) -> Result<E::Body> {
     serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => Error::new(
             ProblemCode::Invalid,
-            model::names::clean(&error.to_string(), 512),
+            model::names::clean(&without_long_words(&error.to_string()), 512),
         ),
         _ => Error::new(
             ProblemCode::MalformedRequest,
             format!(
                 "the body is not JSON: {}",
-                model::names::clean(&error.to_string(), 256)
+                model::names::clean(&without_long_words(&error.to_string()), 256)
             ),
         ),
     })
+}
+
+/// What a reader of JSON says of a body repeats words of it, which helps with a misspelt
+/// field and not with a secret that stands in a wrong place: answers end up in logs and
+/// tickets. Words of ours are shorter than this, and secrets are longer.
+fn without_long_words(said: &str) -> String {
+    const LONG: usize = 40;
+    let in_word = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == '-';
+    let mut kept = String::with_capacity(said.len());
+    for piece in said.split_inclusive(|letter| !in_word(letter)) {
+        let word = piece.trim_end_matches(|letter| !in_word(letter));
+        if word.len() >= LONG {
+            kept.push('…');
+            kept.push_str(&piece[word.len()..]);
+        } else {
+            kept.push_str(piece);
+        }
+    }
+    kept
 }
 
 fn remember<E: Endpoint>(parts: &Parts, caller: &Caller, body: &[u8]) -> Result<Option<Remember>> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use api::ProblemCode;
 use gateway_core::clone::{Evidence, LiveLink as CoreLink};
 use gateway_core::host::Host;
 use gateway_core::join::{Done, Join, Known, PROBE_WITHIN, Refused, Step};
@@ -73,10 +74,13 @@ pub(super) async fn admit(
                 }))
             }
             Step::Settle => {
-                let settled = settle(app, proven, from).await;
-                settled
-                    .map(|()| Done::Settled)
-                    .map_err(|error| busy(&error))?
+                match settle(app, proven, from).await {
+                    // The identity before this one stays in force until the next link.
+                    Err(error) if error.code == ProblemCode::StorageFull => Done::Settled,
+                    settled => settled
+                        .map(|()| Done::Settled)
+                        .map_err(|error| busy(&error))?,
+                }
             }
             Step::Welcome => {
                 let welcomed = welcome(app, proven, hello, counter, carrier, from);
@@ -220,12 +224,30 @@ async fn mark(
             }
         }
     });
-    let written = written.await?;
+    let written = match written.await {
+        Err(error) if error.code == ProblemCode::StorageFull => {
+            tracing::warn!(host.id = %proven.host, "the disk is full: the host is welcome, and nothing about it is written down");
+            return Ok(unwritten(app, proven, &arrival));
+        }
+        written => written?,
+    };
     match (written, verdict) {
         (Some(seen), _) => Ok(Ok(seen)),
         (None, Some(evidence)) => Ok(Err(evidence)),
         (None, None) => Err(Error::conflict("the host was not written down")),
     }
+}
+
+/// Judges a newcomer by what is on record and leaves that as it is: a full disk must not
+/// keep a fleet away. Its counter does not move until there is room, so that a copy made
+/// meanwhile is told apart by its link alone.
+fn unwritten(app: &App, proven: &ProvenHost, arrival: &Arrival<'_>) -> Result<Seen, Evidence> {
+    let tables = app.catalog.read();
+    let known = tables.seen.get(&proven.host);
+    let known = known.map(|seen| Seen::from((**seen).clone()));
+    let known = known.unwrap_or_else(|| Seen::never(arrival.now));
+    known.clone().welcomed(arrival)?;
+    Ok(known)
 }
 
 /// The first use of a new identity ends the one before it, and the record that a
