@@ -8,6 +8,10 @@ use crate::Target;
 /// Most bytes of one target's folder: all of them together stay below a megabyte.
 pub const FOLDER_LIMIT: u64 = 64 << 10;
 
+/// Most files of one target's folder. What the search wants for itself stays below the
+/// target folder; this is for the replay, and for whoever looks at it.
+pub const FILES_LIMIT: usize = 96;
+
 /// The folder of `target`.
 pub fn folder(target: &Target) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -2,8 +2,8 @@
 //!
 //! * `list`: name, longest input and description of each target, a line each;
 //! * `seeds TARGET FOLDER`: writes the target's seeds;
-//! * `keep TARGET FOLDER`: makes the smallest files in FOLDER, as many as fit, the
-//!   target's committed corpus. Finds (`find-...`) that are in it stay.
+//! * `keep TARGET FOLDER`: makes files of FOLDER, small and large ones, as many as fit,
+//!   the target's committed corpus. Finds (`find-...`) that are in it stay.
 #![expect(clippy::print_stdout, reason = "the answer of a command")]
 
 use std::fs;
@@ -61,7 +61,8 @@ fn keep(target: &Target, folder: &Path) -> Result<()> {
         }
     }
     inputs.sort();
-    for (length, name, input) in inputs {
+    let stride = inputs.len().div_ceil(corpus::FILES_LIMIT).max(1);
+    for (length, name, input) in inputs.into_iter().step_by(stride) {
         if length <= room {
             room -= length;
             fs::write(home.join(name), input)?;
