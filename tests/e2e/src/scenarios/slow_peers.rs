@@ -12,6 +12,7 @@ use rustix::{
     net::{AddressFamily, SocketType, bind, connect, socket},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
+use serde_json::Value;
 
 use super::support::{JOIN, text};
 use crate::{
@@ -46,7 +47,7 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
     let _agent = world.agent("agent", &token)?;
     let host = world.wait_labelled("kind", "calm", JOIN)?;
     let id = text(&host, "id")?.to_owned();
-    let since = text(&host, "connectivity_since")?.to_owned();
+    let losses = losses(&world, &id)?;
 
     let address = world.gateway().address();
     let (peers, refused) = world.step(&format!("open {wanted} slow connections"), || {
@@ -73,7 +74,8 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
     world.step("the host was connected all the time", || {
         let now = world.host(&id)?;
         ensure!(now["connectivity"] == "connected", "{now}");
-        ensure!(now["connectivity_since"] == *since, "it came back: {now}");
+        let lost = self::losses(&world, &id)?.saturating_sub(losses);
+        ensure!(lost == 0, "it was lost {lost} times: {now}");
         Ok(())
     })?;
     say::line(format_args!(
@@ -85,6 +87,17 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
     ));
     drop(peers);
     Ok(())
+}
+
+/// How often its history says that the host was lost.
+fn losses(world: &World, id: &str) -> Result<usize> {
+    let history = world.history(id)?;
+    let lost = |entry: &&Value| {
+        ["link_lost", "unreachable"]
+            .iter()
+            .any(|kind| entry["event"]["kind"] == *kind)
+    };
+    Ok(history.iter().filter(lost).count())
 }
 
 /// Files that this process may have open, as many as it may allow itself.
