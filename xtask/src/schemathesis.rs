@@ -251,10 +251,10 @@ fn secret(key: &Value) -> Result<String> {
 fn command(tool: &Path, world: &World, caller: &Caller, effort: Effort) -> Result<Command> {
     let gateway = world.gateway();
     let ca = gateway.ca_file().display().to_string();
-    let (phases, workers) = if effort.whole || caller.is_owner() {
-        ("examples,coverage,fuzzing,stateful", "2")
+    let phases = if effort.whole || caller.is_owner() {
+        "examples,coverage,fuzzing,stateful"
     } else {
-        ("examples,fuzzing", "1")
+        "examples,fuzzing"
     };
     let home = caller.settings.parent().context("it lies in a folder")?;
     let mut command = Command::new(tool);
@@ -265,7 +265,11 @@ fn command(tool: &Path, world: &World, caller: &Caller, effort: Effort) -> Resul
         .arg(&caller.settings)
         .args(["run", &format!("{}/v1/openapi.json", gateway.url())])
         .args(["--tls-verify", &ca, "--checks", CHECKS])
-        .args(["--phases", phases, "--workers", workers])
+        .args(["--phases", phases])
+        // Hypothesis parses the source of what generates. In two threads at once CPython 3.11 fails
+        // at that now and then, "AST constructor recursion depth mismatch": its counter belongs to
+        // the interpreter and not to the thread.
+        .args(["--workers", "1"])
         .args(["--seed", &effort.seed.to_string()])
         .args(["--max-examples", &effort.examples.to_string()])
         .args(["--request-timeout", "20", "--max-redirects", "0"])
