@@ -151,6 +151,7 @@ impl World {
             };
             if let Some(protocol::v1::enrol_reply::Answer::Refused(_)) = &reply.answer {
                 self.machines[m].shy = true;
+                self.note(|| format!("machine {m} is refused an identity: {:?}", reply.answer));
             }
             return self.feed(m, Event::Enrolled(conn, reply));
         }
@@ -160,6 +161,7 @@ impl World {
         match &body {
             gateway_frame::Body::Refused(refusal) => {
                 self.machines[m].shy = true;
+                self.note(|| format!("machine {m} is refused: {refusal:?}"));
                 self.learn(m, refusal.server_time_ms);
             }
             gateway_frame::Body::Welcome(welcome) => {

@@ -238,6 +238,11 @@ impl World {
             return false;
         }
         let record = self.gateway.store.hosts.get(&held.host);
+        // A host that a restore has forgotten is let in by its certificate alone, which
+        // speaks for it until it expires. After that an operator resets its agent.
+        if record.is_none() && held.own.not_after < self.wall() {
+            return false;
+        }
         let in_force = |generation| {
             record.is_none_or(|host| {
                 host.is_live() && host.accepts(self.gateway.workspace, generation).is_some()
