@@ -20,7 +20,8 @@
 //! Invariants, held by property tests:
 //! * an identity is never given up here; refusals only slow the agent down;
 //! * nothing is dialled before the gateway's "come back in" is over;
-//! * `CounterStored` follows the disk, never leads it;
+//! * `CounterStored` follows the disk, never leads it, and never overtakes a hello
+//!   (see `HELLO_ON_ITS_WAY`);
 //! * no fallback is final: while linked over the WebSocket, UDP is tried again.
 
 mod step;
@@ -38,6 +39,10 @@ use crate::time::{Dice, Mono, Now};
 
 /// Time for a renewal on a connection that was refused for an old certificate.
 const RENEWING_LIMIT: Duration = Duration::from_secs(20);
+/// How long a hello that nobody has answered may still be read by the gateway, given up
+/// here or not. Meanwhile no newer counter is confirmed on the link beside it: the older
+/// one in that hello would then look like a copy's.
+const HELLO_ON_ITS_WAY: Duration = Duration::from_secs(60);
 /// Time for the gateway to take note of a deregistration.
 const LEAVING_LIMIT: Duration = Duration::from_secs(10);
 
@@ -57,6 +62,8 @@ pub struct Agent {
     rescue_from: Mono,
     /// When this process got its newest certificate.
     granted: Option<Mono>,
+    /// Hellos without an answer, and when they were sent.
+    unanswered: Vec<(Conn, Mono)>,
     last_conn: u64,
     end: End,
 }
@@ -158,6 +165,7 @@ impl Agent {
             probes: 0,
             rescue_from: now.mono,
             granted: None,
+            unanswered: Vec::new(),
             last_conn: 0,
             end: End::Open,
         }

@@ -309,7 +309,8 @@ impl Session {
         }
     }
 
-    pub(crate) fn counter_not_stored(&mut self, counter: u64, now: Mono) {
+    /// It is not on disk, or must not be said yet: begins anew after a while.
+    pub(crate) fn counter_later(&mut self, counter: u64, now: Mono) {
         if self.counter.is_some_and(|(wanted, _)| wanted == counter) {
             self.counter = Some((counter, Some(now.after(COUNTER_RETRY))));
         }

@@ -105,6 +105,24 @@ fn a_counter_is_announced_only_after_the_disk_has_it() {
 }
 
 #[test]
+fn a_counter_is_not_announced_while_an_older_one_may_still_arrive() {
+    let mut world = World::enrolled();
+    world.udp = Answer::Silent;
+    world.run(5 * SECOND);
+    assert_eq!(world.rung(), Some(Rung::WebSocket));
+    world.udp = Answer::Mute;
+    let hellos = world.hellos;
+    world.run_until(20 * MINUTE, |world| world.hellos > hellos);
+    world.advance();
+    world.run(SECOND);
+    assert_eq!(world.counters_said.len(), 1, "that of the welcome");
+    world.run(3 * MINUTE);
+    assert_eq!(world.counters_said.last(), Some(&world.disk_counter));
+    assert_eq!(world.counters_said.len(), 2);
+    assert_eq!(world.misdeeds, Vec::<String>::new());
+}
+
+#[test]
 fn a_bad_token_is_shown_slowly_and_a_good_one_ends_it() {
     let mut world = World::unenrolled();
     world.refusal = Some((RefusalCode::TokenInvalid, Duration::ZERO));

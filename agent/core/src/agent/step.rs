@@ -8,7 +8,7 @@ use protocol::v1::{
 };
 
 use super::waiting::retry_after;
-use super::{Agent, Effort, End, LEAVING_LIMIT, RENEWING_LIMIT};
+use super::{Agent, Effort, End, HELLO_ON_ITS_WAY, LEAVING_LIMIT, RENEWING_LIMIT};
 use crate::io::{Action, Conn, DialFailure, Event, Identity, KeyChoice, Purpose, Rung};
 use crate::race::{Outcome, Race};
 use crate::refusal::{Remedy, remedy};
@@ -62,13 +62,19 @@ impl<'a> Step<'a> {
                 if let Some(identity) = &mut self.agent.identity {
                     identity.counter = identity.counter.max(counter);
                 }
+                self.forget_old_hellos();
+                let overtakes = !self.agent.unanswered.is_empty();
                 if let Some(session) = &mut self.agent.link {
-                    session.counter_stored(counter, &mut self.actions);
+                    if overtakes {
+                        session.counter_later(counter, self.now.mono);
+                    } else {
+                        session.counter_stored(counter, &mut self.actions);
+                    }
                 }
             }
             Event::CounterNotStored(counter) => {
                 if let Some(session) = &mut self.agent.link {
-                    session.counter_not_stored(counter, self.now.mono);
+                    session.counter_later(counter, self.now.mono);
                 }
             }
             Event::GrantStored(conn, identity) => self.grant_stored(conn, identity),
@@ -204,6 +210,7 @@ impl<'a> Step<'a> {
     }
 
     fn connected(&mut self, conn: Conn) {
+        self.forget_old_hellos();
         let Effort::Race { race, .. } = &mut self.agent.effort else {
             return;
         };
@@ -212,13 +219,22 @@ impl<'a> Step<'a> {
         }
         self.actions
             .push(match (race.purpose(), &self.agent.identity) {
-                (Purpose::Link, Some(identity)) => Action::Hello {
-                    conn,
-                    counter: identity.counter,
-                    trust_version: identity.trust_version,
-                },
+                (Purpose::Link, Some(identity)) => {
+                    self.agent.unanswered.push((conn, self.now.mono));
+                    Action::Hello {
+                        conn,
+                        counter: identity.counter,
+                        trust_version: identity.trust_version,
+                    }
+                }
                 (Purpose::Enrol, _) | (Purpose::Link, None) => Action::Enrol(conn),
             });
+    }
+
+    fn forget_old_hellos(&mut self) {
+        let now = self.now.mono;
+        let unanswered = &mut self.agent.unanswered;
+        unanswered.retain(|&(_, sent)| now.since(sent) < HELLO_ON_ITS_WAY);
     }
 
     fn race_failed(&mut self, conn: Conn, failure: DialFailure) {
@@ -260,6 +276,7 @@ impl<'a> Step<'a> {
         } else if self.is_link(conn) {
             self.link_frame(conn, body);
         } else if self.joining() == Some(conn) {
+            self.agent.unanswered.retain(|&(hello, _)| hello != conn);
             match body {
                 gateway_frame::Body::Welcome(welcome) => self.welcomed(conn, &welcome),
                 gateway_frame::Body::Refused(refusal) => self.effort_refused(conn, &refusal),

@@ -11,8 +11,8 @@ use agent_core::{
 };
 use model::Timestamp;
 use protocol::v1::{
-    EnrolReply, GoodbyeReason, Grant, HeartbeatAck, Probe, Refusal, RefusalCode, Reidentify,
-    Settings, Welcome, agent_frame, enrol_reply, gateway_frame,
+    CounterStored, EnrolReply, GoodbyeReason, Grant, HeartbeatAck, Probe, Refusal, RefusalCode,
+    Reidentify, Settings, Welcome, agent_frame, enrol_reply, gateway_frame,
 };
 
 const RTT: Duration = Duration::from_millis(30);
@@ -70,6 +70,8 @@ pub(crate) struct World {
     no_dial_before: Duration,
     gap_since: Option<Duration>,
     next_counter: u64,
+    /// Hellos that got no answer, and may still be read: when, and their counter.
+    lost_hellos: Vec<(Duration, u64)>,
 }
 
 impl World {
@@ -115,6 +117,7 @@ impl World {
             no_dial_before: elapsed,
             gap_since: None,
             next_counter: 100,
+            lost_hellos: Vec::new(),
         }
     }
 
@@ -156,6 +159,16 @@ impl World {
         let conn = *self.links.last().expect("a link");
         let event = Event::Frame(conn, gateway_frame::Body::Probe(Probe { nonce }));
         self.agent.handle(event, now(self.elapsed), 1)
+    }
+
+    /// The gateway raises the counter on the link.
+    pub(crate) fn advance(&mut self) {
+        self.next_counter += 1;
+        let counter = self.next_counter;
+        if let Standing::Linked { conn, .. } = self.agent.standing() {
+            let advance = CounterStored { counter };
+            self.tell(Event::Frame(conn, gateway_frame::Body::Advance(advance)));
+        }
     }
 
     /// The gateway ends the live link with the refusal in force.
@@ -363,6 +376,9 @@ impl World {
 
     fn hello(&mut self, conn: Conn, counter: u64) {
         self.hellos += 1;
+        if self.answer(conn) != Answer::Good {
+            self.lost_hellos.push((self.elapsed, counter));
+        }
         if counter != self.disk_counter {
             self.misdeeds.push(format!(
                 "said counter {counter}, the disk has {}",
@@ -420,6 +436,13 @@ impl World {
                 if stored.counter != self.disk_counter {
                     self.misdeeds
                         .push(format!("announced counter {}", stored.counter));
+                }
+                let since = self.elapsed.saturating_sub(Duration::from_secs(60));
+                let overtaken =
+                    |&&(sent, counter): &&(Duration, u64)| sent > since && counter < stored.counter;
+                if let Some(hello) = self.lost_hellos.iter().find(overtaken) {
+                    self.misdeeds
+                        .push(format!("{} overtakes {hello:?}", stored.counter));
                 }
                 self.counters_said.push(stored.counter);
             }
