@@ -29,5 +29,6 @@ pub mod time;
 
 pub use agent::{Agent, Standing, Waiting};
 pub use io::{Action, Conn, DialFailure, Event, Identity, KeyChoice, Purpose, Rung};
+pub use race::DIAL_LIMIT;
 pub use session::KEEP_ALIVE;
 pub use time::{Dice, Mono, Now};

@@ -24,7 +24,7 @@ use crate::time::Mono;
 /// which a host behind a closed firewall should be linked.
 pub(crate) const HEAD_START: Duration = Duration::from_secs(2);
 /// Time for a dial, DNS and proxy included.
-pub(crate) const DIAL_LIMIT: Duration = Duration::from_secs(12);
+pub const DIAL_LIMIT: Duration = Duration::from_secs(12);
 /// Time for a welcome. A gateway that restarted admits its agents a few at a time,
 /// and giving up early would only put them back at the end of the queue.
 pub(crate) const JOIN_LIMIT: Duration = Duration::from_secs(20);

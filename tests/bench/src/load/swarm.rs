@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_core::{Dice, KEEP_ALIVE, backoff};
+use agent_core::{DIAL_LIMIT, Dice, KEEP_ALIVE, backoff};
 use anyhow::{Context, Result, bail};
 use gateway::keys::random;
 use lexopt::{Arg, Parser, ValueExt};
@@ -43,7 +43,6 @@ use crate::fleet::{FACTS_DIGEST, Fleet, Member};
 
 /// Connections that share a socket.
 const A_SOCKET: usize = 1000;
-const DIAL: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(10);
 /// As the real agent has it (`agent/core/src/session.rs`).
 const SUSPECT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(4));
@@ -168,7 +167,7 @@ impl Swarm {
         let endpoint = &self.endpoints[number / A_SOCKET];
         let dialling = endpoint.connect_with(client.quic().clone(), self.remote, SERVER_NAME)?;
         drop(client);
-        let connection = tokio::time::timeout(DIAL, dialling)
+        let connection = tokio::time::timeout(DIAL_LIMIT, dialling)
             .await
             .context("handshake")??;
         let (mut send, receive) = connection.open_bi().await?;
