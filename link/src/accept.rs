@@ -6,9 +6,10 @@
 //! * when many handshakes are pending, an address must first prove that it is real
 //!   (a QUIC Retry: stateless, and smaller than what was sent, so nothing is
 //!   amplified towards a forged address);
-//! * when too many are pending, of everybody or of one source, newcomers are dropped without an answer: QUIC clients
-//!   send their first packet again with growing pauses, while a refusal would send
-//!   all of them into their backoff at the same time.
+//! * when too many are pending, of everybody or of one source, newcomers whose address
+//!   is proven wait in a queue. Those for whom that has no room are dropped without an
+//!   answer: QUIC clients send their first packet again with growing pauses, while a
+//!   refusal would send all of them into their backoff at the same time.
 //!
 //! The bound per source is what a single machine meets that begins handshakes and never
 //! finishes them: it fills its own share, and the others' handshakes go on.
@@ -16,14 +17,19 @@
 //! An admitted handshake counts until it succeeded, failed, timed out or was dropped.
 //! [`decide`] is the rule; [`Acceptor`] applies it and [`Handshakes`] counts.
 
+mod queue;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn::ConnectionError;
+use tokio::sync::Notify;
 
+pub use self::queue::QueueLimits;
+use self::queue::{Full, Queue, Taken};
 use crate::carrier::is_synthetic;
 use crate::transport::HANDSHAKE_TIMEOUT;
 
@@ -32,10 +38,12 @@ use crate::transport::HANDSHAKE_TIMEOUT;
 pub struct AdmissionLimits {
     /// Pending handshakes from which an address must be proven.
     pub retry_from: usize,
-    /// Pending handshakes from which newcomers are dropped.
-    pub drop_from: usize,
+    /// Pending handshakes from which newcomers wait.
+    pub full_from: usize,
     /// The same for the pending handshakes of one source.
-    pub drop_from_source: usize,
+    pub full_from_source: usize,
+    /// Who may wait.
+    pub queue: QueueLimits,
     /// Time for one handshake.
     pub handshake_timeout: Duration,
 }
@@ -49,16 +57,26 @@ pub struct AdmissionLimits {
 /// was their turn, and agents just linked gave their links up because nobody answered.
 /// A path of 100 ms still lets a core complete what it can.
 const PENDING_PER_CORE: usize = 64;
+/// Newcomers that may wait for a core: a few seconds of its work, and a few kilobytes each.
+const WAITING_PER_CORE: usize = 2048;
+/// An agent gives a dial up after twelve seconds; what is left is for the handshake.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 impl AdmissionLimits {
     /// For a machine with this many cores.
     pub fn for_cores(cores: usize) -> Self {
-        let drop_from = PENDING_PER_CORE.saturating_mul(cores.max(1));
+        let full_from = PENDING_PER_CORE.saturating_mul(cores.max(1));
+        let waiting = WAITING_PER_CORE.saturating_mul(cores.max(1));
         Self {
-            retry_from: drop_from / 2,
-            drop_from,
+            retry_from: full_from / 2,
+            full_from,
             // More than what packets with forged addresses can fill in anybody's name.
-            drop_from_source: drop_from / 4 * 3,
+            full_from_source: full_from / 4 * 3,
+            queue: QueueLimits {
+                all: waiting,
+                of_source: waiting / 4 * 3,
+                patience: PATIENCE,
+            },
             handshake_timeout: HANDSHAKE_TIMEOUT,
         }
     }
@@ -78,38 +96,39 @@ pub enum Admission {
     Accept,
     /// Have it prove its address.
     Retry,
-    /// Forget the packet.
-    Drop,
+    /// Have it wait for its turn.
+    Wait,
 }
 
 /// The rule. `pending` are the handshakes of everybody, `own` those of the newcomer's
 /// source; `validated` says whether its address is proven.
 pub fn decide(limits: &AdmissionLimits, pending: usize, own: usize, validated: bool) -> Admission {
-    if pending >= limits.drop_from {
-        Admission::Drop
-    } else if pending >= limits.retry_from && !validated {
+    if pending >= limits.retry_from && !validated {
         Admission::Retry
-    } else if own >= limits.drop_from_source {
-        Admission::Drop
+    } else if pending >= limits.full_from || own >= limits.full_from_source {
+        Admission::Wait
     } else {
         Admission::Accept
     }
 }
 
 /// Accepts connections of one endpoint under [`AdmissionLimits`]. Endpoints that
-/// share a machine share the count: clone the acceptor with
+/// share a machine share the count: make the second acceptor with
 /// [`Acceptor::for_endpoint`].
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Acceptor {
     endpoint: quinn::Endpoint,
     limits: AdmissionLimits,
     handshakes: Arc<Handshakes>,
+    waiting: Queue<quinn::Incoming>,
 }
 
 /// What becomes of handshakes, over all endpoints of a gateway.
 #[derive(Debug, Default)]
 pub struct Handshakes {
     pending: Mutex<Pending>,
+    /// Told whenever one ends.
+    ended: Notify,
     retried: AtomicU64,
     dropped: AtomicU64,
 }
@@ -136,6 +155,7 @@ impl Handshakes {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Counts a newcomer, if [`decide`] lets it in.
     fn admit(
         self: &Arc<Self>,
         limits: &AdmissionLimits,
@@ -146,7 +166,7 @@ impl Handshakes {
         let own = pending.of.get(&source).copied().unwrap_or(0);
         match decide(limits, pending.all, own, validated) {
             Admission::Accept => {}
-            refused @ (Admission::Retry | Admission::Drop) => return Err(refused),
+            refused @ (Admission::Retry | Admission::Wait) => return Err(refused),
         }
         pending.all += 1;
         *pending.of.entry(source).or_default() += 1;
@@ -154,6 +174,17 @@ impl Handshakes {
         Ok(Counted {
             handshakes: Arc::clone(self),
             source,
+        })
+    }
+
+    /// The same for one that waits.
+    fn place(self: &Arc<Self>, limits: &AdmissionLimits, source: IpAddr) -> Result<Counted, Full> {
+        self.admit(limits, source, true).map_err(|_| {
+            if self.pending() >= limits.full_from {
+                Full::All
+            } else {
+                Full::Source
+            }
         })
     }
 
@@ -191,6 +222,7 @@ impl Acceptor {
             endpoint,
             limits,
             handshakes: Arc::default(),
+            waiting: Queue::new(limits.queue),
         }
     }
 
@@ -201,10 +233,7 @@ impl Acceptor {
 
     /// For another endpoint, under the same count.
     pub fn for_endpoint(&self, endpoint: quinn::Endpoint) -> Self {
-        Self {
-            endpoint,
-            ..self.clone()
-        }
+        Self::new(endpoint, self.limits).counting_in(Arc::clone(&self.handshakes))
     }
 
     /// What became of newcomers.
@@ -214,38 +243,87 @@ impl Acceptor {
 
     /// The next handshake admitted, or nothing once the endpoint is closed. Finish it
     /// in a task of its own: this only takes it in.
-    pub async fn next(&self) -> Option<Handshake> {
+    pub async fn next(&mut self) -> Option<Handshake> {
+        let handshakes = Arc::clone(&self.handshakes);
         loop {
-            let incoming = self.endpoint.accept().await?;
-            let validated = incoming.remote_address_validated() || !incoming.may_retry();
-            let remote = incoming.remote_address();
-            let source = source_of_remote(remote);
-            let counted = match self.handshakes.admit(&self.limits, source, validated) {
-                Ok(counted) => counted,
-                Err(Admission::Retry) => {
-                    self.handshakes.retried.fetch_add(1, Ordering::Relaxed);
-                    // Fails only when it may not retry, which `validated` covers.
-                    let _ = incoming.retry();
-                    continue;
+            // Listens before it looks: none that ends in between is missed.
+            let ended = handshakes.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if let Some(handshake) = self.next_waiting() {
+                return Some(handshake);
+            }
+            tokio::select! {
+                incoming = self.endpoint.accept() => {
+                    if let Some(handshake) = self.receive(incoming?) {
+                        return Some(handshake);
+                    }
                 }
-                Err(_) => {
-                    self.handshakes.dropped.fetch_add(1, Ordering::Relaxed);
-                    incoming.ignore();
-                    continue;
-                }
-            };
-            match incoming.accept() {
-                Ok(connecting) => {
-                    return Some(Handshake {
-                        connecting,
-                        remote,
-                        timeout: self.limits.handshake_timeout,
-                        _counted: counted,
-                    });
-                }
-                Err(error) => tracing::debug!(%remote, %error, "first packet refused"),
+                () = ended, if !self.waiting.is_empty() => {}
             }
         }
+    }
+
+    fn next_waiting(&mut self) -> Option<Handshake> {
+        loop {
+            let (handshakes, limits) = (&self.handshakes, &self.limits);
+            let place = |source| handshakes.place(limits, source);
+            match self.waiting.take(Instant::now(), place) {
+                Taken::Next(incoming, counted) => {
+                    if let Some(handshake) = self.begin(incoming, counted) {
+                        return Some(handshake);
+                    }
+                }
+                Taken::Late(incoming) => self.forget(incoming),
+                Taken::Nobody => return None,
+            }
+        }
+    }
+
+    fn receive(&mut self, incoming: quinn::Incoming) -> Option<Handshake> {
+        let validated = incoming.remote_address_validated() || !incoming.may_retry();
+        let source = source_of_remote(incoming.remote_address());
+        match self.handshakes.admit(&self.limits, source, validated) {
+            Ok(counted) => return self.begin(incoming, counted),
+            Err(Admission::Retry) => {
+                self.handshakes.retried.fetch_add(1, Ordering::Relaxed);
+                // Fails only when it may not retry, which `validated` covers.
+                let _ = incoming.retry();
+            }
+            Err(Admission::Accept | Admission::Wait) => {
+                // An address that nobody has proven takes no place from others.
+                let queued = if validated {
+                    self.waiting.push(source, incoming, Instant::now())
+                } else {
+                    Err(incoming)
+                };
+                if let Err(incoming) = queued {
+                    self.forget(incoming);
+                }
+            }
+        }
+        None
+    }
+
+    fn begin(&self, incoming: quinn::Incoming, counted: Counted) -> Option<Handshake> {
+        let remote = incoming.remote_address();
+        match incoming.accept() {
+            Ok(connecting) => Some(Handshake {
+                connecting,
+                remote,
+                timeout: self.limits.handshake_timeout,
+                _counted: counted,
+            }),
+            Err(error) => {
+                tracing::debug!(%remote, %error, "first packet refused");
+                None
+            }
+        }
+    }
+
+    fn forget(&self, incoming: quinn::Incoming) {
+        self.handshakes.dropped.fetch_add(1, Ordering::Relaxed);
+        incoming.ignore();
     }
 }
 
@@ -336,6 +414,8 @@ impl Drop for Counted {
                 pending.of.remove(&self.source);
             }
         }
+        drop(pending);
+        self.handshakes.ended.notify_waiters();
     }
 }
 
@@ -347,15 +427,15 @@ mod tests {
     fn a_larger_machine_takes_more_at_a_time() {
         let (none, four) = (AdmissionLimits::for_cores(0), AdmissionLimits::for_cores(4));
         assert_eq!(none, AdmissionLimits::default());
-        assert_eq!(four.drop_from, 4 * none.drop_from);
-        assert!(four.retry_from < four.drop_from);
+        assert_eq!(four.full_from, 4 * none.full_from);
+        assert!(four.retry_from < four.full_from);
     }
 
     #[test]
-    fn pressure_first_asks_for_proof_and_then_drops() {
+    fn pressure_first_asks_for_proof_and_then_has_newcomers_wait() {
         let limits = AdmissionLimits {
             retry_from: 2,
-            drop_from: 4,
+            full_from: 4,
             ..Default::default()
         };
         let verdicts = |validated| {
@@ -363,17 +443,17 @@ mod tests {
                 .map(|n| decide(&limits, n, 0, validated))
                 .collect::<Vec<_>>()
         };
-        use Admission::{Accept, Drop, Retry};
-        assert_eq!(verdicts(false), [Accept, Accept, Retry, Retry, Drop]);
-        assert_eq!(verdicts(true), [Accept, Accept, Accept, Accept, Drop]);
+        use Admission::{Accept, Retry, Wait};
+        assert_eq!(verdicts(false), [Accept, Accept, Retry, Retry, Retry]);
+        assert_eq!(verdicts(true), [Accept, Accept, Accept, Accept, Wait]);
     }
 
     #[test]
     fn abuse_17_one_source_fills_its_own_share_of_handshakes_and_no_more() {
         let limits = AdmissionLimits {
             retry_from: 100,
-            drop_from: 100,
-            drop_from_source: 3,
+            full_from: 100,
+            full_from_source: 3,
             ..Default::default()
         };
         let handshakes = Arc::new(Handshakes::default());
@@ -382,13 +462,13 @@ mod tests {
             handshakes.admit(&limits, source_of_remote(remote), false)
         };
         let mut held: Vec<_> = (0..3).map(|_| admit("192.0.2.1").unwrap()).collect();
-        assert_eq!(admit("192.0.2.1").unwrap_err(), Admission::Drop);
+        assert_eq!(admit("192.0.2.1").unwrap_err(), Admission::Wait);
         let other = admit("192.0.2.2").unwrap();
         // Addresses of one customer's network count together, WebSockets do not.
         for last in 1..=3 {
             held.push(admit(&format!("2001:db8::{last}")).unwrap());
         }
-        assert_eq!(admit("2001:db8::4").unwrap_err(), Admission::Drop);
+        assert_eq!(admit("2001:db8::4").unwrap_err(), Admission::Wait);
         for last in 1..=4 {
             held.push(admit(&format!("100::{last}")).unwrap());
         }

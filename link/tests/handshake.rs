@@ -89,7 +89,7 @@ async fn refusal(gateway: &mut Gateway, credentials: Credentials) -> Reason {
         "the gateway let somebody in"
     );
     assert_eq!(
-        gateway.acceptor.handshakes().pending(),
+        gateway.handshakes.pending(),
         0,
         "a handshake is left behind"
     );
@@ -307,10 +307,10 @@ async fn a_handshake_never_finished_is_forgotten() {
     )
     .unwrap();
     soon(async {
-        while gateway.acceptor.handshakes().pending() == 0 {
+        while gateway.handshakes.pending() == 0 {
             tokio::task::yield_now().await;
         }
-        while gateway.acceptor.handshakes().pending() > 0 {
+        while gateway.handshakes.pending() > 0 {
             tokio::task::yield_now().await;
         }
     })

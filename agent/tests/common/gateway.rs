@@ -201,7 +201,7 @@ fn sockets() -> (StdTcpListener, UdpSocket) {
     }
 }
 
-async fn serve(acceptor: Acceptor, rung: &'static str, shared: Shared) {
+async fn serve(mut acceptor: Acceptor, rung: &'static str, shared: Shared) {
     let mut tasks = JoinSet::new();
     while let Some(handshake) = acceptor.next().await {
         let shared = shared.clone();

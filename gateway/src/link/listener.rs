@@ -24,7 +24,7 @@ const ENROLMENT_WITHIN: Duration = Duration::from_secs(10);
 /// Accepts on one endpoint until it is closed.
 pub async fn accept(
     app: Arc<App>,
-    acceptor: Acceptor,
+    mut acceptor: Acceptor,
     verifier: Arc<Verifier>,
     hub: Option<Arc<Hub>>,
 ) {

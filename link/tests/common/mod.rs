@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt, future};
-use link::accept::{Acceptor, AdmissionLimits};
+use link::accept::{Acceptor, AdmissionLimits, Handshakes};
 use link::carrier::{Hub, PATH, PumpLimits, SUBPROTOCOL, WsMessage, pump};
 use link::dial::{DialLimits, Link, Target};
 use link::identity::CertIdentity;
@@ -56,7 +56,7 @@ pub(crate) struct Gateway {
     pub(crate) trust: TrustStore,
     pub(crate) udp: Target,
     pub(crate) https: Target,
-    pub(crate) acceptor: Acceptor,
+    pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) hub: Arc<Hub>,
     /// Who connected, in order.
     pub(crate) peers: mpsc::UnboundedReceiver<Result<Peer, PeerError>>,
@@ -102,7 +102,9 @@ impl Gateway {
 
         let (announce, peers) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
-        for acceptor in [acceptor.clone(), acceptor.for_endpoint(inner)] {
+        let handshakes = Arc::clone(acceptor.handshakes());
+        let carrier = acceptor.for_endpoint(inner);
+        for acceptor in [acceptor, carrier] {
             tasks.spawn(serve(acceptor, Arc::clone(&verifier), announce.clone()));
         }
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -119,7 +121,7 @@ impl Gateway {
             trust,
             udp,
             https,
-            acceptor,
+            handshakes,
             hub,
             peers,
             cut,
@@ -148,7 +150,7 @@ pub(crate) fn target(address: SocketAddr) -> Target {
 }
 
 async fn serve(
-    acceptor: Acceptor,
+    mut acceptor: Acceptor,
     verifier: Arc<Verifier>,
     announce: mpsc::UnboundedSender<Result<Peer, PeerError>>,
 ) {
