@@ -349,3 +349,27 @@ fn roles_print_as_words() {
         ("agent".into(), "gateway".into())
     );
 }
+
+#[tokio::test]
+async fn newcomers_beyond_the_limit_wait_for_their_turn_and_are_not_dropped() {
+    let admission = AdmissionLimits {
+        retry_from: 1,
+        full_from: 2,
+        full_from_source: 2,
+        ..AdmissionLimits::default()
+    };
+    let mut gateway = Gateway::start_with(gateway_identity(1), admission);
+    let clients: Vec<_> = (0..20).map(|_| gateway.agent()).collect();
+    let mut dials = tokio::task::JoinSet::new();
+    for client in clients {
+        let target = gateway.udp.clone();
+        dials.spawn(async move { dial_udp(&target, &client, &limits()).await });
+    }
+    let links = soon(dials.join_all()).await;
+    assert!(links.iter().all(Result::is_ok), "{links:?}");
+    for _ in 0..links.len() {
+        assert!(gateway.next_peer().await.is_ok());
+    }
+    assert_eq!(gateway.handshakes.dropped(), 0);
+    assert_eq!(gateway.handshakes.pending(), 0);
+}
