@@ -129,6 +129,8 @@ ids! {
     RoleBindingId "bnd" "role binding";
     /// An agent token.
     AgentTokenId "tok" "agent token";
+    /// A command: something to run on hosts.
+    CommandId "cmd" "command";
     /// One HTTP request, for correlation in logs and audit.
     RequestId "req" "request";
 }

@@ -13,7 +13,8 @@
 //!   stream, sends [`v1::Hello`] first, and reads [`v1::Welcome`] or
 //!   [`v1::Refusal`] first. After that both sides send frames as they please.
 //!   Every later kind of work (a command, a shell, a file) gets a stream of its
-//!   own, opened by the gateway.
+//!   own, opened by the gateway; its first frame, [`v1::Opening`], says what it is
+//!   for.
 //!
 //! ```text
 //! agent                                gateway
@@ -25,6 +26,24 @@
 //!   Renew{csr}                      ─►   before half the certificate's life is over
 //!                                  ◄─   Renewed{certificate}
 //! ```
+//!
+//! A run of a command on its stream:
+//!
+//! ```text
+//! gateway                              agent
+//!   Opening{run: command, spec…}    ─►   journal, fsynced: known for good
+//!                                  ◄─   Accepted, or Refused
+//!                                  ◄─   Started
+//!                                  ◄─   Output{sequence…} …
+//!   OutputStored{sequence}          ─►   may be dropped on the host
+//!   Cancel                          ─►   TERM, grace, KILL
+//!                                  ◄─   Ended{how}
+//!   ResultStored                    ─►   the host keeps no more than that it knows the id
+//! ```
+//!
+//! The gateway opens it again after every lost link, with the same command and the
+//! output it still wants; the agent answers from its journal where things stand. The
+//! journal, not the stream, is why a command runs once.
 //!
 //! The *generation counter* finds clones. Each side stores the last value before
 //! it relies on it; two disks with one past cannot both hold the newest value

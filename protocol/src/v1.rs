@@ -5,9 +5,13 @@
 //! cleans and checks before use. Times are milliseconds since the Unix epoch,
 //! durations milliseconds.
 
+mod run;
+
 use std::fmt;
 
 use prost::{Enumeration, Message, Oneof};
+
+pub use run::*;
 
 /// First message on an enrolment connection.
 #[derive(Clone, PartialEq, Message)]

@@ -167,6 +167,115 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("gateway.trust", gateway(G::Trust(trust()))),
     ]
+    .into_iter()
+    .chain(runs())
+    .collect()
+}
+
+fn runs() -> Vec<(&'static str, Vec<u8>)> {
+    use run_order::Body as O;
+    use run_report::Body as R;
+    let report = |body| frame::encode(&RunReport { body: Some(body) });
+    let order = |body| frame::encode(&RunOrder { body: Some(body) });
+    let spec = RunSpec {
+        argv: vec!["/bin/true".to_owned(), "-x".to_owned()],
+        script: b"exit 0".to_vec(),
+        interpreter: vec!["/bin/sh".to_owned()],
+        user: "nobody".to_owned(),
+        directory: "/tmp".to_owned(),
+        environment: vec![Variable {
+            name: "A".to_owned(),
+            value: "1".to_owned(),
+        }],
+        secrets: vec![Secret {
+            name: "B".to_owned(),
+            value: "2".to_owned(),
+        }],
+        stdin: b"in".to_vec(),
+        run_timeout_ms: 60_000,
+        grace_ms: 10_000,
+        limits: Some(Limits {
+            memory_bytes: 1 << 20,
+            processes: 10,
+            cpu_millis: 500,
+            open_files: 64,
+            nice: -5,
+        }),
+        actor: "owner".to_owned(),
+        ticket: "T-1".to_owned(),
+    };
+    let request = RunRequest {
+        command: "cmd".to_owned(),
+        host: "hst".to_owned(),
+        generation: 2,
+        life: 3,
+        start_before_ms: 1_700_000_060_000,
+        server_time_ms: 1_700_000_000_000,
+        spec: Some(spec),
+        output_from: 4,
+        cancel: true,
+    };
+    let ended = RunEnded {
+        kind: EndKind::Cancelled.into(),
+        code: Some(3),
+        signal: Some(15),
+        killed: true,
+        others: 2,
+        left: 1,
+        started_at_ms: Some(1_700_000_000_001),
+        ended_at_ms: 1_700_000_000_002,
+        reason: "why".to_owned(),
+        pieces: 9,
+    };
+    vec![
+        (
+            "opening.run",
+            frame::encode(&Opening {
+                kind: Some(opening::Kind::Run(request)),
+            }),
+        ),
+        ("run.accepted", report(R::Accepted(RunAccepted {}))),
+        (
+            "run.started",
+            report(R::Started(RunStarted {
+                at_ms: 1_700_000_000_000,
+                pid: 42,
+            })),
+        ),
+        (
+            "run.output",
+            report(R::Output(RunOutput {
+                sequence: 5,
+                stream: 2,
+                data: vec![0xff, 0x00],
+            })),
+        ),
+        (
+            "run.gap",
+            report(R::Gap(RunGap {
+                sequence: 6,
+                resumes_at: 9,
+                bytes: 1000,
+            })),
+        ),
+        ("run.ended", report(R::Ended(ended))),
+        (
+            "run.refused",
+            report(R::Refused(RunRefused {
+                code: RunRefusal::Busy.into(),
+                message: "why".to_owned(),
+            })),
+        ),
+        ("run.cancel", order(O::Cancel(RunCancel {}))),
+        (
+            "run.output_stored",
+            order(O::OutputStored(RunOutputStored { sequence: 7 })),
+        ),
+        (
+            "run.result_stored",
+            order(O::ResultStored(RunResultStored {})),
+        ),
+    ]
 }
 
 #[test]
