@@ -185,10 +185,15 @@ impl Victim {
     /// One identity, one key, nothing half written.
     fn only_identity(&self, host: &Value) -> Result<()> {
         let state = self.agent.state();
-        let names = files(&state)?;
-        let keys = names.iter().filter(|name| name.starts_with("key-")).count();
-        let left = names.iter().any(|name| name.starts_with(".new-"));
-        ensure!(keys == 1 && !left, "{} holds {names:?}", state.display());
+        // A living agent may be in the middle of storing a counter; what a dead one left
+        // stays.
+        wait::until("one key and nothing half written", JOIN, || {
+            let names = files(&state)?;
+            let keys = names.iter().filter(|name| name.starts_with("key-")).count();
+            let left = names.iter().any(|name| name.starts_with(".new-"));
+            let why = || format!("{} holds {names:?}", state.display());
+            Ok(Look::when(keys == 1 && !left, why))
+        })?;
         let text = fs::read_to_string(state.join("identity.json")).context("read its identity")?;
         let id = host["id"].as_str().unwrap_or_default();
         ensure!(text.contains(id), "its identity is not {id}'s");
