@@ -10,6 +10,7 @@
 //! * [`join`]: is a host that proved an identity welcome;
 //! * [`clone`](mod@clone): is this the host, or a copy of it;
 //! * [`session`]: what a welcomed host is told;
+//! * [`command`]: which run goes to it when, and what becomes of each;
 //! * [`liveness`]: connectivity of hosts, mass losses;
 //! * [`pause`]: did the gateway itself stand still;
 //! * [`host`], [`identity`], [`seen`]: what becomes of a host, of its identity, of
@@ -18,6 +19,7 @@
 
 pub mod admission;
 pub mod clone;
+pub mod command;
 pub mod host;
 pub mod identity;
 pub mod install;
