@@ -22,9 +22,11 @@ use protocol::v1::{
 };
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::plan::Plan;
+use crate::streams;
 
 /// Orders in the queue of one connection. The engine never waits: a connection that
 /// does not take this many frames is dead.
@@ -192,6 +194,9 @@ async fn talk<F: Future<Output = ()>>(
     orders: &mut mpsc::Receiver<Order>,
     report: impl Fn(Happened) -> F,
 ) -> Option<String> {
+    // As many as the gateway may have open at a time; they end with the link.
+    let mut opened = JoinSet::new();
+    let connection = link.connection.clone();
     loop {
         tokio::select! {
             biased;
@@ -219,6 +224,10 @@ async fn talk<F: Future<Output = ()>>(
                 Ok(None) => return Some("the gateway has ended the link".to_owned()),
                 Err(error) => return Some(ended_by(link, &error)),
             },
+            Ok((send, receive)) = connection.accept_bi() => {
+                opened.spawn(streams::decline(send, receive));
+            }
+            Some(_) = opened.join_next(), if !opened.is_empty() => {}
             end = link.carrier_ended() => return Some(error_chain(&end)),
         }
     }

@@ -9,7 +9,8 @@
 //! * [`args`], [`config`], [`token`]: what it is told;
 //! * [`state`]: what it must not forget, and the order of writes that lets it crash
 //!   anywhere;
-//! * [`engine`]: the loop around the core, with [`conn`] for each connection;
+//! * [`engine`]: the loop around the core, with [`conn`] for each connection and
+//!   [`streams`] for what the gateway opens on it;
 //! * [`clock`], [`facts`], [`shutdown`]: what it learns from the machine;
 //! * [`local`], [`status`]: what it tells people on this host;
 //! * [`doctor`], [`commands`]: the other commands;
@@ -30,6 +31,7 @@ pub mod service;
 pub mod shutdown;
 pub mod state;
 pub mod status;
+pub mod streams;
 pub mod token;
 
 /// The agent's version.

@@ -4,6 +4,7 @@ pub mod access;
 pub mod agent_token;
 pub mod audit;
 pub mod certificate_authority;
+pub mod command;
 pub mod event;
 pub mod host;
 pub mod people;
@@ -11,7 +12,8 @@ pub mod system;
 pub mod tenancy;
 
 use model::ids::{
-    AgentTokenId, ApiKeyId, HostId, ProjectId, RoleBindingId, RoleId, UserId, WorkspaceId,
+    AgentTokenId, ApiKeyId, CommandId, HostId, ProjectId, RoleBindingId, RoleId, UserId,
+    WorkspaceId,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,7 @@ pub fn operations() -> Vec<Operation> {
         tenancy::operations(),
         agent_token::operations(),
         host::operations(),
+        command::operations(),
         event::operations(),
         audit::operations(),
         certificate_authority::operations(),
@@ -70,4 +73,8 @@ paths! {
     OfAgentToken { workspace: WorkspaceId, token: AgentTokenId }
     /// One host.
     OfHost { workspace: WorkspaceId, host: HostId }
+    /// One command.
+    OfCommand { workspace: WorkspaceId, command: CommandId }
+    /// The run of a command on one host.
+    OfRun { workspace: WorkspaceId, command: CommandId, host: HostId }
 }

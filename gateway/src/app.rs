@@ -18,6 +18,7 @@ use model::Timestamp;
 use model::ids::{ApiKeyId, DeploymentId, HostId};
 
 use crate::ca::CertificateAuthority;
+use crate::command::Commands;
 use crate::config::Config;
 use crate::error::Result;
 use crate::events::EventHub;
@@ -58,6 +59,8 @@ pub struct App {
     pub ca: Arc<CertificateAuthority>,
     /// Who is linked.
     pub links: Links,
+    /// Commands at work.
+    pub commands: Commands,
     /// What followers of a workspace are told.
     pub events: EventHub,
     /// When API keys were used, until it is written down.

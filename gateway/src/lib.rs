@@ -10,7 +10,7 @@
 //!
 //! Read in this order: [`app`] is what everything shares, [`state`] what is
 //! known, [`http`] and [`handlers`] how people change it, [`link`] how hosts do,
-//! [`reconcile`] what happens by itself, [`serve`] the order of start and stop,
+//! [`command`] what is run on them, [`reconcile`] what happens by itself, [`serve`] the order of start and stop,
 //! [`backup`] how a deployment survives its machine.
 
 pub mod admin;
@@ -19,6 +19,7 @@ pub mod args;
 pub mod auth;
 pub mod backup;
 pub mod ca;
+pub mod command;
 pub mod commands;
 pub mod config;
 pub mod error;

@@ -29,6 +29,7 @@ use crate::app::{App, Rates, wall_clock};
 use crate::backup;
 use crate::ca::CertificateAuthority;
 use crate::ca::https::HttpsSource;
+use crate::command::{self, Commands};
 use crate::config::Config;
 use crate::events::EventHub;
 use crate::files;
@@ -143,6 +144,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         owner_secret,
         ca: Arc::new(ca),
         links: Links::new(started, config.agents.grace_after_start),
+        commands: Commands::open(&state).await?,
         events: EventHub::new(u64::from_be_bytes(crate::keys::random())),
         key_uses: KeyUses::default(),
         rates: Rates::new(&config),
@@ -159,6 +161,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     });
     let (endpoints, renewal) = listen_quic(&app, address)?;
     reconcile::spawn(&app);
+    app.tasks
+        .spawn_critical("commands", command::run(Arc::clone(&app)));
     app.tasks
         .spawn("store", watch_store(Arc::clone(&app), Arc::clone(&store)));
     app.tasks.spawn_critical(

@@ -191,7 +191,9 @@ const NOT_PRODUCTION: &[Environment] = &[Environment::Staging, Environment::Deve
 /// The built-in roles. Minting tokens is split from seeing and revoking them,
 /// because whoever mints opens a path into the fleet; shell sessions are root on
 /// a host, so no role but the owner's may open them in production, and the
-/// owner's role names them apart so that even there a custom role is needed.
+/// owner's role names them apart so that even there a custom role is needed. Commands
+/// are as powerful, though every one is named and kept: operators run them outside
+/// production only.
 pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
     BuiltInRole {
         name: "owner",
@@ -218,6 +220,7 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.maintenance", EVERYWHERE),
             ("project.workspace.host.repair", EVERYWHERE),
             ("project.workspace.host.retire", EVERYWHERE),
+            ("project.workspace.host.command", EVERYWHERE),
             ("project.workspace.host.shell_session", NOT_PRODUCTION),
         ],
     },
@@ -239,6 +242,7 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.maintenance", EVERYWHERE),
             ("project.workspace.host.repair", EVERYWHERE),
             ("project.workspace.host.retire", EVERYWHERE),
+            ("project.workspace.host.command", EVERYWHERE),
             ("project.workspace.host.shell_session", NOT_PRODUCTION),
         ],
     },
@@ -255,6 +259,9 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.list", EVERYWHERE),
             ("project.workspace.host.update", EVERYWHERE),
             ("project.workspace.host.maintenance", EVERYWHERE),
+            ("project.workspace.host.command.list", EVERYWHERE),
+            ("project.workspace.host.command.cancel", EVERYWHERE),
+            ("project.workspace.host.command.run", NOT_PRODUCTION),
             ("project.workspace.host.shell_session", NOT_PRODUCTION),
         ],
     },

@@ -141,6 +141,12 @@ permissions! {
     HostRepair "project.workspace.host.repair",
     /// Retire hosts.
     HostRetire "project.workspace.host.retire",
+    /// Run commands on hosts: root for many purposes.
+    HostCommandRun "project.workspace.host.command.run",
+    /// See commands, their results and their output.
+    HostCommandList "project.workspace.host.command.list",
+    /// Cancel commands, others' too.
+    HostCommandCancel "project.workspace.host.command.cancel",
     /// Open a recorded interactive shell on a host: root for many purposes.
     HostShellSession "project.workspace.host.shell_session",
 }

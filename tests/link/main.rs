@@ -4,6 +4,7 @@
 //! What must come out is asserted by answers, states and counts. Nothing here measures
 //! time; limits only end a test that hangs.
 
+mod commands;
 mod floods;
 mod identities;
 mod packets;

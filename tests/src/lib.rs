@@ -127,6 +127,21 @@ impl TestGateway {
         Ok(gateway)
     }
 
+    /// Stops it and starts it again on its state, at another port: callers of before
+    /// do not reach it.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        let config = self.app.config.clone();
+        if let Some(running) = self.running.take() {
+            running.stop().await?;
+        }
+        let running = serve::start(config).await?;
+        self.app = Arc::clone(&running.app);
+        self.address = running.address;
+        (self.router, _) = gateway::http::routes(Arc::clone(&self.app));
+        self.running = Some(running);
+        Ok(())
+    }
+
     /// Stops it in order.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         if let Some(running) = self.running.take() {

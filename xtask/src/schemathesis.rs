@@ -9,7 +9,8 @@
 //! The short run, a part of `cargo xtask test`, has a fixed seed and few examples, so that it fails
 //! for a change and not for its luck; `--long` takes another seed each time and many more.
 //!
-//! Left out are the two operations whose answer has no end: the stream of events, and the upgrade
+//! Left out are the operations whose answer has no end: the streams of events, output that is
+//! followed, and the upgrade
 //! to a WebSocket. Both have tests of their own.
 
 use std::{
@@ -44,7 +45,12 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
     response_headers_conformance,response_schema_conformance,unsupported_method,use_after_free";
 /// Fewer requests than this are not one for each operation.
 const OPERATIONS: usize = 60;
-const ENDLESS: &[&str] = &["follow_events", "open_agent_carrier"];
+const ENDLESS: &[&str] = &[
+    "follow_events",
+    "follow_command",
+    "get_command_output",
+    "open_agent_carrier",
+];
 /// No limit of a key or a source may stand before what is tested, and nothing else may pass for it.
 const SETTINGS: &str = "[limits]\n\
     requests_per_key_per_second = 1000000\n\

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Endpoint as _;
+use api::Endpoint;
 use api::v1::event::{FollowEvents, WorkspaceEvent};
 use axum::body::{Body, Bytes};
 use axum::http::Response;
@@ -66,7 +66,7 @@ pub async fn follow_events(
 }
 
 /// Ends when the caller may not follow any more.
-async fn watch_access(app: &App, call: &Call<FollowEvents>) {
+pub(super) async fn watch_access<E: Endpoint>(app: &App, call: &Call<E>) {
     let mut epoch = app.catalog.access_epoch();
     loop {
         // Expiry changes nothing in the catalog: look by the clock as well.

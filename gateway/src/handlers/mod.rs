@@ -6,6 +6,8 @@ pub mod access;
 pub mod agent_token;
 pub mod audit;
 pub mod certificate_authority;
+pub mod command;
+pub mod command_follow;
 pub mod event;
 pub mod host;
 pub mod page;

@@ -13,6 +13,7 @@ use api::v1::access::*;
 use api::v1::agent_token::*;
 use api::v1::audit::*;
 use api::v1::certificate_authority::*;
+use api::v1::command::*;
 use api::v1::event::*;
 use api::v1::host::*;
 use api::v1::people::*;
@@ -22,7 +23,8 @@ use axum::Router;
 
 use crate::app::App;
 use crate::handlers::{
-    access, agent_token, audit, certificate_authority, event, host, people, system, tenancy,
+    access, agent_token, audit, certificate_authority, command, command_follow, event, host,
+    people, system, tenancy,
 };
 use crate::link::carrier;
 use dispatch::Routes;
@@ -89,6 +91,17 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded::<EndHostMaintenance, _, _>(host::end_host_maintenance)
         .guarded::<RepairHostClone, _, _>(host::repair_host_clone)
         .guarded::<RetireHostRecord, _, _>(host::retire_host)
+        .guarded::<ResolveCommandTargets, _, _>(command::resolve_command_targets)
+        .guarded::<CreateCommandRecord, _, _>(command::create_command)
+        .guarded::<ListCommands, _, _>(command::list_commands)
+        .guarded::<GetCommand, _, _>(command::get_command)
+        .guarded::<GetCommandDefinition, _, _>(command::get_command_definition)
+        .guarded::<ListCommandRuns, _, _>(command::list_command_runs)
+        .guarded::<GetCommandRun, _, _>(command::get_command_run)
+        .guarded_raw::<GetCommandOutput, _, _>(command_follow::get_command_output)
+        .guarded_raw::<FollowCommand, _, _>(command_follow::follow_command)
+        .guarded::<CancelCommandRuns, _, _>(command::cancel_command)
+        .guarded::<RetryCommandRuns, _, _>(command::retry_command)
         .guarded_raw::<FollowEvents, _, _>(event::follow_events)
         .guarded::<ListDeploymentAudit, _, _>(audit::list_deployment_audit)
         .guarded_raw::<ExportDeploymentAudit, _, _>(audit::export_deployment_audit)

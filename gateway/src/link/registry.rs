@@ -13,7 +13,7 @@ use model::Timestamp;
 use model::host::{Carrier, Connectivity};
 use model::ids::HostId;
 use model::tenancy::LivenessThresholds;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::mailbox::Mailbox;
 pub use super::mailbox::ToSession;
@@ -34,6 +34,10 @@ pub struct LiveLink {
     pub address: SocketAddr,
     /// Generation of the certificate it came with.
     pub generation: u64,
+    /// For streams beside the control stream.
+    pub connection: quinn::Connection,
+    /// Its certificate has expired: the link serves to renew it and for nothing else.
+    pub renewal_only: bool,
     mailbox: Mailbox,
 }
 
@@ -94,7 +98,12 @@ pub struct Links {
     pulse: Mutex<Pulse>,
     trust_epoch: watch::Sender<u64>,
     nudge: watch::Sender<u64>,
+    host_changes: broadcast::Sender<HostId>,
 }
+
+/// Links that came or went, kept for a slow follower; one that lags is told and looks at
+/// all.
+const CHANGES_KEPT: usize = 4096;
 
 impl Links {
     /// Nobody is linked. Hosts that were have `grace` from `started` to come back.
@@ -107,6 +116,7 @@ impl Links {
             pulse: Mutex::new(Pulse::beginning(started.elapsed())),
             trust_epoch: watch::Sender::new(0),
             nudge: watch::Sender::new(0),
+            host_changes: broadcast::Sender::new(CHANGES_KEPT),
         }
     }
 
@@ -125,6 +135,8 @@ impl Links {
             carrier: link.carrier,
             address: link.address,
             generation: link.generation,
+            connection: link.connection,
+            renewal_only: link.renewal_only,
             mailbox: Mailbox::default(),
         });
         let mut entries = self.lock();
@@ -132,7 +144,7 @@ impl Links {
         let old = entry.link.replace(Arc::clone(&link));
         entry.last_heard = Some((self.started.elapsed(), now));
         drop(entries);
-        self.nudge();
+        self.nudge(host);
         (link, old)
     }
 
@@ -148,7 +160,7 @@ impl Links {
             entry.link = None;
         }
         drop(entries);
-        self.nudge();
+        self.nudge(host);
         mine
     }
 
@@ -276,8 +288,16 @@ impl Links {
         self.nudge.subscribe()
     }
 
-    fn nudge(&self) {
+    /// Every host whose link came or went, from now on. Lossy for the slow: look at all
+    /// then.
+    pub fn host_changes(&self) -> broadcast::Receiver<HostId> {
+        self.host_changes.subscribe()
+    }
+
+    fn nudge(&self, host: HostId) {
         self.nudge.send_modify(|epoch| *epoch += 1);
+        // Nobody listening is fine.
+        let _ = self.host_changes.send(host);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<HostId, Entry>> {
@@ -309,6 +329,10 @@ pub struct NewLink {
     pub address: SocketAddr,
     /// Generation of the certificate.
     pub generation: u64,
+    /// The connection.
+    pub connection: quinn::Connection,
+    /// Whether its certificate has expired.
+    pub renewal_only: bool,
 }
 
 fn heard_of(entry: Option<&Entry>, seen: Option<&HostSeenRecordV1>) -> Heard {

@@ -149,7 +149,7 @@ pub async fn begin(
         connection.close(2u32.into(), b"hello expected");
         return None;
     };
-    let refused = match admit::admit(&app, &proven, &hello, carrier, from).await {
+    let refused = match admit::admit(&app, &connection, &proven, &hello, carrier, from).await {
         Ok(admit::Outcome::Welcome(welcome)) => {
             return greet(
                 app, connection, stream, proven, hello, *welcome, carrier, from,

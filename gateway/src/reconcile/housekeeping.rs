@@ -1,5 +1,5 @@
 //! What ends by itself: maintenance, ephemeral hosts, remembered answers, old
-//! history. And what is written down now and then: uses of keys, last-seen times.
+//! history, old commands. And what is written down now and then: uses of keys, last-seen times.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use model::host::{Connectivity, HostEvent, Membership};
 use model::ids::HostId;
 
 use crate::app::App;
+use crate::command::retention;
 use crate::error::Result;
 use crate::state::change::{Origin, history};
 use crate::state::edit::{edit, edit_host};
@@ -126,7 +127,8 @@ async fn slowly(app: &App) -> Result<()> {
     key_uses(app).await?;
     last_seen(app).await?;
     prune_answers(app).await?;
-    prune_histories(app).await
+    prune_histories(app).await?;
+    retention::forget_old(app).await
 }
 
 async fn key_uses(app: &App) -> Result<()> {
@@ -235,7 +237,8 @@ async fn prune_histories(app: &App) -> Result<()> {
     Ok(())
 }
 
-async fn delete(app: &App, keys: &[Key]) -> Result<()> {
+/// Deletes records, some at a time.
+pub(crate) async fn delete(app: &App, keys: &[Key]) -> Result<()> {
     for some in keys.chunks(DELETES) {
         let mut batch = Batch::new();
         for key in some {

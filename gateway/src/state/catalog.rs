@@ -16,12 +16,14 @@ use gateway_store::{Change, Index, Item, Key, Prefix, Record, Rev};
 use model::access::{Authority, BUILT_IN_ROLES, Holding, Rule};
 use model::host::Membership;
 use model::ids::{
-    AgentTokenId, ApiKeyId, HostId, ProjectId, RoleBindingId, RoleId, UserId, WorkspaceId,
+    AgentTokenId, ApiKeyId, CommandId, HostId, ProjectId, RoleBindingId, RoleId, UserId,
+    WorkspaceId,
 };
 use model::tenancy::Scope;
 use tokio::sync::watch;
 
 use super::authorities::Authorities;
+use super::command_records::CommandRecordV1;
 use super::facts::{KeptFacts, keep_facts};
 use super::records::*;
 
@@ -65,12 +67,15 @@ pub struct Tables {
     pub seen: HashMap<HostId, Kept<HostSeenRecordV1>>,
     /// What hosts say of themselves.
     pub facts: HashMap<HostId, KeptFacts>,
+    /// Commands.
+    pub commands: BTreeMap<CommandId, Kept<CommandRecordV1>>,
     /// Whether the first run is over.
     pub claimed: bool,
 
     // Derived.
     hosts_of: HashMap<WorkspaceId, BTreeSet<HostId>>,
     tokens_of: HashMap<WorkspaceId, BTreeSet<AgentTokenId>>,
+    commands_of: HashMap<WorkspaceId, BTreeSet<CommandId>>,
     bindings_of: HashMap<UserId, BTreeSet<RoleBindingId>>,
     keys_of: HashMap<UserId, BTreeSet<ApiKeyId>>,
     host_by_key: HashMap<[u8; 32], HostId>,
@@ -105,6 +110,30 @@ impl Tables {
             .into_iter()
             .flatten()
             .copied()
+    }
+
+    /// The commands of a workspace that are older than one, newest first.
+    pub fn commands_before(
+        &self,
+        workspace: WorkspaceId,
+        before: Option<CommandId>,
+    ) -> impl Iterator<Item = &Kept<CommandRecordV1>> {
+        let to = before.map_or(Bound::Unbounded, Bound::Excluded);
+        let commands = self.commands_of.get(&workspace).into_iter();
+        commands
+            .flat_map(move |commands| commands.range((Bound::Unbounded, to)).rev())
+            .filter_map(|id| self.commands.get(id))
+    }
+
+    /// A command of a workspace; commands elsewhere look absent.
+    pub fn command_in(
+        &self,
+        workspace: WorkspaceId,
+        command: CommandId,
+    ) -> Option<&Kept<CommandRecordV1>> {
+        self.commands
+            .get(&command)
+            .filter(|record| record.workspace == workspace)
     }
 
     /// The API keys of a user.
@@ -239,6 +268,7 @@ impl Catalog {
             all_of::<HostRecordV1>(),
             all_of::<HostSeenRecordV1>(),
             all_of::<HostFactsRecordV1>(),
+            all_of::<CommandRecordV1>(),
             all_of::<ClaimedRecordV1>(),
         ]
     }
@@ -385,6 +415,17 @@ impl Tables {
                 keep_facts(&mut self.facts, key, id, item);
                 touched.hosts.extend(id.parse::<HostId>());
             }
+            CommandRecordV1::KIND => {
+                let (old, new) = keep(&mut self.commands, key, id, item);
+                unlink(
+                    &mut self.commands_of,
+                    old.map(|record| (record.workspace, record.id)),
+                );
+                link(
+                    &mut self.commands_of,
+                    new.map(|record| (record.workspace, record.id)),
+                );
+            }
             ClaimedRecordV1::KIND => self.claimed = item.is_some(),
             _ => {}
         }
@@ -419,6 +460,11 @@ impl Tables {
             HostRecordV1::KIND => self.hosts.keys().map(key_of::<HostRecordV1>).collect(),
             HostSeenRecordV1::KIND => self.seen.keys().map(key_of::<HostSeenRecordV1>).collect(),
             HostFactsRecordV1::KIND => self.facts.keys().map(key_of::<HostFactsRecordV1>).collect(),
+            CommandRecordV1::KIND => self
+                .commands
+                .keys()
+                .map(key_of::<CommandRecordV1>)
+                .collect(),
             _ => Vec::new(),
         }
     }

@@ -5,6 +5,7 @@
 mod authorities;
 pub mod catalog;
 pub mod change;
+pub mod command_records;
 pub mod decided;
 pub mod edit;
 pub mod facts;

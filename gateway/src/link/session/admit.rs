@@ -42,6 +42,7 @@ pub(super) enum Outcome {
 /// Decides about a hello and writes the decision down.
 pub(super) async fn admit(
     app: &Arc<App>,
+    connection: &quinn::Connection,
     proven: &ProvenHost,
     hello: &Hello,
     carrier: Carrier,
@@ -83,7 +84,7 @@ pub(super) async fn admit(
                 }
             }
             Step::Welcome => {
-                let welcomed = welcome(app, proven, hello, counter, carrier, from);
+                let welcomed = welcome(app, connection, proven, hello, counter, carrier, from);
                 return welcomed.map(|it| Outcome::Welcome(Box::new(it)));
             }
             Step::Clone(evidence) => return Ok(Outcome::Clone(evidence)),
@@ -318,6 +319,7 @@ async fn settle(app: &App, proven: &ProvenHost, from: SocketAddr) -> GatewayResu
 /// first look.
 fn welcome(
     app: &App,
+    connection: &quinn::Connection,
     proven: &ProvenHost,
     hello: &Hello,
     counter: u64,
@@ -333,6 +335,8 @@ fn welcome(
         carrier,
         address: from,
         generation: proven.generation,
+        connection: connection.clone(),
+        renewal_only: proven.expired,
     };
     let (link, old) = app.links.register(proven.host, new, now);
     if let Some(old) = old {

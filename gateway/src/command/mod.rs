@@ -1,0 +1,174 @@
+//! Commands at work: the one task that dispatches them, and what others see of it.
+//!
+//! ```text
+//! handlers ── made, cancelled ──┐
+//! links, catalog ── look at H ──┤► the dispatcher (pure, in gateway-core)
+//! streams ── reports ───────────┤        │ writes, all that came together in one go
+//! timers ───────────────────────┘        ▼
+//!                                   the store ── then: open streams, tell them
+//! ```
+//!
+//! The dispatcher lives in a lock that is held for the time of a look; handlers read
+//! from it what is not in the store yet. Nothing is done before what it rests on is
+//! written: when the disk refuses, everything here waits for it.
+
+mod actor;
+pub mod check;
+pub mod output;
+pub mod retention;
+mod stream;
+pub mod view;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gateway_core::command::active::Active;
+use gateway_core::command::dispatch::{Dispatcher, Key, Report};
+use gateway_core::command::run::Run;
+use gateway_store::{ObjectError, Objects};
+use model::ids::{CommandId, HostId};
+use protocol::v1::RunSpec;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::output::{Folder, OutputLog};
+use crate::state::command_records::OutputV1;
+
+pub use actor::run;
+
+/// Messages that wait for the dispatcher; senders wait when it is full.
+const MESSAGES: usize = 1024;
+
+/// What others share of the commands at work.
+#[derive(Debug)]
+pub struct Commands {
+    /// Logs that are finished and long.
+    pub objects: Objects,
+    folder: Folder,
+    mailbox: mpsc::Sender<Message>,
+    /// Taken by the task when it starts.
+    inbox: Mutex<Option<mpsc::Receiver<Message>>>,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    dispatcher: Dispatcher,
+    live: HashMap<CommandId, Live>,
+}
+
+/// A command at work, beside what the dispatcher knows.
+#[derive(Debug)]
+struct Live {
+    spec: Arc<RunSpec>,
+    logs: HashMap<HostId, Arc<OutputLog>>,
+    changed: watch::Sender<u64>,
+}
+
+/// What the dispatcher's task is told.
+#[derive(Debug)]
+pub enum Message {
+    /// A command was made, or found unfinished at the start.
+    Made(Box<Made>),
+    /// Cancel a command, or its runs on these hosts; answers when it is written down.
+    Cancel(CommandId, Option<BTreeSet<HostId>>, oneshot::Sender<()>),
+    /// A stream says something.
+    Report(Box<Reported>),
+}
+
+/// A command to be dispatched.
+#[derive(Debug)]
+pub struct Made {
+    /// Its id.
+    pub id: CommandId,
+    /// For the dispatcher.
+    pub active: Active,
+    /// For the hosts.
+    pub spec: RunSpec,
+}
+
+/// Something that a stream says.
+#[derive(Debug)]
+pub struct Reported {
+    key: Key,
+    report: Report,
+    output: Option<OutputV1>,
+}
+
+/// A run of a command at work.
+#[derive(Clone, Debug)]
+pub struct LiveRun {
+    /// The host.
+    pub host: HostId,
+    /// What is known of the run.
+    pub run: Run,
+    /// Its output so far, if it has been sent.
+    pub log: Option<Arc<OutputLog>>,
+}
+
+impl Commands {
+    /// No commands yet. Objects lie in the state folder.
+    pub async fn open(state_dir: &Path) -> Result<Self, ObjectError> {
+        let (mailbox, inbox) = mpsc::channel(MESSAGES);
+        Ok(Self {
+            objects: Objects::local(state_dir.join("objects")).await?,
+            folder: Folder::at(state_dir),
+            mailbox,
+            inbox: Mutex::new(Some(inbox)),
+            shared: Mutex::default(),
+        })
+    }
+
+    /// Hands a command that is in the store to the dispatcher.
+    pub async fn made(&self, made: Made) {
+        // The task ends with the gateway; the next one finds the command in the store.
+        let _ = self.mailbox.send(Message::Made(Box::new(made))).await;
+    }
+
+    /// Cancels a command, or its runs on these hosts. Returns when it is written down.
+    pub async fn cancel(&self, command: CommandId, hosts: Option<BTreeSet<HostId>>) {
+        let (reply, done) = oneshot::channel();
+        let message = Message::Cancel(command, hosts, reply);
+        if self.mailbox.send(message).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Something of a command has changed: who follows it shall look.
+    fn touch(&self, command: CommandId) {
+        if let Some(live) = self.lock().live.get(&command) {
+            live.changed.send_modify(|changed| *changed += 1);
+        }
+    }
+
+    /// Moves with every change of a command at work, and closes when it is finished.
+    pub fn changes(&self, command: CommandId) -> Option<watch::Receiver<u64>> {
+        let shared = self.lock();
+        shared
+            .live
+            .get(&command)
+            .map(|live| live.changed.subscribe())
+    }
+
+    /// Asks something of a command at work.
+    pub fn look<T>(&self, command: CommandId, ask: impl FnOnce(&Active) -> T) -> Option<T> {
+        self.lock().dispatcher.command(command).map(ask)
+    }
+
+    /// The runs of a command at work, by host, after one.
+    pub fn runs(&self, command: CommandId) -> Option<Vec<LiveRun>> {
+        let shared = self.lock();
+        let active = shared.dispatcher.command(command)?;
+        let logs = shared.live.get(&command).map(|live| &live.logs);
+        let runs = active.runs().map(|(host, run)| LiveRun {
+            host,
+            run: run.clone(),
+            log: logs.and_then(|logs| logs.get(&host)).cloned(),
+        });
+        Some(runs.collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
