@@ -1,29 +1,50 @@
-//! Following a workspace's events across lost connections.
+//! Following streams of events across lost connections: what changes in a workspace,
+//! how a command comes along.
 //!
 //! A connection that ends is opened again with the id of the last whole event,
 //! after a pause that doubles up to [`LONGEST_PAUSE`] and is reset by every event
 //! that arrives. A gateway that still has what came between goes on there; one
-//! that does not sends a snapshot again. A refusal (revoked key, deleted
+//! that does not sends a snapshot again. A command's stream has no ids: it begins at
+//! the beginning each time, and who follows it knows what it has seen. A refusal (revoked key, deleted
 //! workspace) ends it: trying again would not help.
 
 use std::io::{BufReader, Read};
 use std::time::Duration;
 
-use api::Endpoint as _;
-use api::v1::InWorkspace;
+use api::Endpoint;
+use api::endpoint::Nothing;
+use api::v1::command::{CommandEvent, FollowCommand, FollowFilter};
 use api::v1::event::{FollowEvents, WorkspaceEvent};
+use api::v1::{InWorkspace, OfCommand};
 use model::ids::WorkspaceId;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::sse::EventReader;
-use super::{Call, Client, ClientError, jitter};
+use super::{Call, Client, ClientError, jitter, to_value};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Events of one workspace, without end.
-pub struct EventStream<'a> {
+/// An operation that answers with events.
+pub trait Follow: Endpoint<Body = Nothing> {
+    /// What they are.
+    type Event: DeserializeOwned;
+}
+
+impl Follow for FollowEvents {
+    type Event = WorkspaceEvent;
+}
+
+impl Follow for FollowCommand {
+    type Event = CommandEvent;
+}
+
+/// Events of one workspace or one command.
+pub struct EventStream<'a, E: Follow> {
     client: &'a Client,
-    workspace: WorkspaceId,
+    path: E::Path,
+    query: E::Query,
+    /// Whether the gateway is known to be there, so that it is waited for.
+    expected: bool,
     last_id: Option<String>,
     reader: Option<EventReader<BufReader<Box<dyn Read + Send>>>>,
     failures: u32,
@@ -32,11 +53,11 @@ pub struct EventStream<'a> {
 
 /// What following brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Followed {
+pub enum Followed<T> {
     /// An event; `raw` is its text as it came, with what this version may not know.
     Event {
         /// The event, or `None` when it is of a kind this version does not know.
-        event: Option<WorkspaceEvent>,
+        event: Option<T>,
         /// The text.
         raw: String,
     },
@@ -52,19 +73,48 @@ pub enum Followed {
 impl Client {
     /// Follows what changes in a workspace, from a snapshot on, or from after
     /// the event `last_id`.
-    pub fn events(&self, workspace: WorkspaceId, last_id: Option<String>) -> EventStream<'_> {
-        EventStream {
-            client: self,
-            workspace,
-            last_id,
+    pub fn events(
+        &self,
+        workspace: WorkspaceId,
+        last_id: Option<String>,
+    ) -> EventStream<'_, FollowEvents> {
+        let mut stream = EventStream::new(self, InWorkspace { workspace }, Nothing {});
+        stream.last_id = last_id;
+        stream
+    }
+
+    /// Follows a command from its beginning to its end. After an interruption it
+    /// begins at the beginning again.
+    pub fn command_events(
+        &self,
+        command: OfCommand,
+        filter: FollowFilter,
+    ) -> EventStream<'_, FollowCommand> {
+        EventStream::new(self, command, filter)
+    }
+}
+
+impl<'a, E: Follow> EventStream<'a, E> {
+    fn new(client: &'a Client, path: E::Path, query: E::Query) -> Self {
+        Self {
+            client,
+            path,
+            query,
+            expected: false,
+            last_id: None,
             reader: None,
             failures: 0,
             pause: Duration::ZERO,
         }
     }
-}
 
-impl EventStream<'_> {
+    /// Waits for a gateway that cannot be reached from the first attempt on: it has
+    /// answered a moment ago, so its address is no mistake.
+    pub fn expected(mut self) -> Self {
+        self.expected = true;
+        self
+    }
+
     /// The id of the last event, to go on from later.
     pub fn last_id(&self) -> Option<&str> {
         self.reader
@@ -74,7 +124,7 @@ impl EventStream<'_> {
     }
 
     /// The next event, waited for as long as it takes. Errors are final.
-    pub fn next_event(&mut self) -> Result<Followed, ClientError> {
+    pub fn next_event(&mut self) -> Result<Followed<E::Event>, ClientError> {
         if self.reader.is_none() {
             std::thread::sleep(std::mem::take(&mut self.pause));
             match self.open() {
@@ -105,13 +155,10 @@ impl EventStream<'_> {
     }
 
     fn open(&self) -> Result<Box<dyn Read + Send>, ClientError> {
-        let path = InWorkspace {
-            workspace: self.workspace,
-        };
-        let nothing = api::endpoint::Nothing {};
-        let mut call = Call::new::<FollowEvents>(&self.client.base, &path, &Value::Null, &nothing)?;
+        let query = to_value::<E>(&self.query)?;
+        let mut call = Call::new::<E>(&self.client.base, &self.path, &query, &Nothing {})?;
         call.last_event_id.clone_from(&self.last_id);
-        let reply = self.client.attempt(&call.streaming(FollowEvents::MEDIA))?;
+        let reply = self.client.attempt(&call.streaming(E::MEDIA))?;
         Ok(Box::new(
             reply
                 .into_body()
@@ -124,7 +171,7 @@ impl EventStream<'_> {
     /// Before anything was heard, an unreachable gateway is most likely a
     /// mistake to be told about at once; later it is being restarted.
     fn is_final(&self, error: &ClientError) -> bool {
-        let never_worked = self.last_id.is_none() && self.failures == 0;
+        let never_worked = !self.expected && self.last_id.is_none() && self.failures == 0;
         match error {
             ClientError::Connect { .. } => never_worked || error.is_distrust(),
             ClientError::Lost { .. } | ClientError::Cut { .. } => false,
@@ -134,7 +181,7 @@ impl EventStream<'_> {
         }
     }
 
-    fn interrupted(&mut self, why: String) -> Followed {
+    fn interrupted(&mut self, why: String) -> Followed<E::Event> {
         let asked = self
             .reader
             .as_ref()

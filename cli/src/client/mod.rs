@@ -42,7 +42,7 @@ use call::{Call, jitter, to_value};
 
 pub use address::{BadParameter, BadUrl, BaseUrl};
 pub use error::ClientError;
-pub use events::{EventStream, Followed};
+pub use events::{EventStream, Follow, Followed};
 pub use retry::Patience;
 pub(crate) use tls::parse_pem;
 pub use tls::{BadPin, Pin, Trust, TrustError};
