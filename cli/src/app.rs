@@ -40,6 +40,9 @@ pub struct Globals {
         value_name = "FORMAT"
     )]
     pub output: Format,
+    /// The same as --output json
+    #[arg(long, global = true, conflicts_with = "output")]
+    pub json: bool,
     /// Leave the headers of tables out
     #[arg(long, global = true)]
     pub no_headers: bool,
@@ -48,7 +51,7 @@ pub struct Globals {
     pub yes: bool,
     /// How long one attempt at a call may take
     #[arg(long, global = true, value_parser = parse::duration, default_value = "30s", value_name = "DURATION")]
-    pub timeout: Duration,
+    pub call_timeout: Duration,
     /// Ticket to note in the audit trail
     #[arg(
         long,
@@ -87,7 +90,12 @@ impl App {
     /// The program as it was started.
     pub fn from_process(globals: Globals) -> Result<Self, Failure> {
         let var = |name: &str| std::env::var(name).ok();
-        let out = Output::stdout(globals.output, !globals.no_headers);
+        let format = if globals.json {
+            Format::Json
+        } else {
+            globals.output
+        };
+        let out = Output::stdout(format, !globals.no_headers);
         Ok(Self {
             contexts: ContextFile::from_env(var)?,
             environment: Environment::read(var),
@@ -116,7 +124,7 @@ impl App {
             .trust(connection.trust.clone())
             .api_key(connection.api_key.clone())
             .ticket(self.ticket()?)
-            .timeout(self.globals.timeout);
+            .timeout(self.globals.call_timeout);
         if self.globals.verbose {
             builder = builder.observe(Arc::new(tell));
         }
@@ -179,20 +187,34 @@ impl App {
                 "this cannot be undone, and nobody can be asked here: {question} Say --yes"
             )));
         }
-        let mut error = io::stderr();
-        write!(error, "{} [y/N] ", printable(question))
-            .and_then(|()| error.flush())
-            .map_err(Failure::Output)?;
-        let mut answer = String::new();
-        io::stdin()
-            .lock()
-            .read_line(&mut answer)
-            .map_err(|source| stdin_error("read the answer from", source))?;
-        if matches!(answer.trim(), "y" | "Y" | "yes") {
+        ask(question)
+    }
+
+    /// Asks whether this much is meant. Unlike [`App::confirm`] it does not stand in
+    /// the way of a script, which says what it means.
+    pub fn confirm_on_terminal(&self, question: &str) -> Result<(), Failure> {
+        if self.globals.yes || !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
             Ok(())
         } else {
-            Err(Failure::Declined)
+            ask(question)
         }
+    }
+}
+
+fn ask(question: &str) -> Result<(), Failure> {
+    let mut error = io::stderr();
+    write!(error, "{} [y/N] ", printable(question))
+        .and_then(|()| error.flush())
+        .map_err(Failure::Output)?;
+    let mut answer = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|source| stdin_error("read the answer from", source))?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::Declined)
     }
 }
 

@@ -29,7 +29,32 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
         "the gateway cannot be reached or cannot do it now; try again later",
     ),
     (7, "an audit export does not verify"),
+    (
+        NOT_SUCCEEDED,
+        "a command did not succeed on some hosts: another exit code than 0, a signal, or out of time",
+    ),
+    (
+        NOT_REACHED,
+        "a command was never started on some hosts, and succeeded on the others",
+    ),
+    (
+        CANCELLED,
+        "a command was cancelled on some hosts, and failed on none",
+    ),
+    (LOST, "how a command ended on some hosts is not known"),
+    (LEFT, "left while a command goes on"),
 ];
+
+/// A run ended, and not with exit code 0.
+pub const NOT_SUCCEEDED: u8 = 8;
+/// A run was never started.
+pub const NOT_REACHED: u8 = 9;
+/// A run was cancelled.
+pub const CANCELLED: u8 = 10;
+/// A run may have run, and nobody can tell how it ended.
+pub const LOST: u8 = 11;
+/// Somebody left before the command's end.
+pub const LEFT: u8 = 12;
 
 /// Why a command did not work.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +124,20 @@ pub enum Failure {
     /// Somebody said no at a prompt.
     #[error("not confirmed: nothing was done")]
     Declined,
+    /// A command could not be followed to its end.
+    #[error("lost sight of command {command}: {why}")]
+    LostSight {
+        /// Its id.
+        command: String,
+        /// Why.
+        why: String,
+    },
+    /// The selection is empty.
+    #[error("no host is selected: nothing was run")]
+    NoTargets,
+    /// Ctrl-C cannot be listened for.
+    #[error("listen for Ctrl-C")]
+    Signals(#[source] io::Error),
     /// The gateway answers, but does not serve.
     #[error("the gateway is {0}")]
     NotServing(String),
@@ -109,15 +148,16 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Ambiguous { .. } => 2,
-            Self::NotFound { .. } => 3,
+            Self::NotFound { .. } | Self::NoTargets => 3,
             Self::Client(error) => client_exit_code(error),
             Self::Verify { source, .. } if source.is_verdict() => 7,
-            Self::NotServing(_) | Self::ShortExport { .. } => 6,
+            Self::NotServing(_) | Self::ShortExport { .. } | Self::LostSight { .. } => 6,
             Self::Verify { .. }
             | Self::Contexts(_)
             | Self::File { .. }
             | Self::Output(_)
             | Self::Json(_)
+            | Self::Signals(_)
             | Self::Declined => 1,
         }
     }

@@ -45,6 +45,60 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
+/// Reads a size of memory: `512M`, `2G`, `1048576`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    const WRONG: &str = "write a size as 512M or 2G: K, M, G and T are powers of 1024";
+    let digits = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (amount, unit) = text.split_at(digits);
+    let shift = match unit {
+        "" => 0,
+        "K" | "k" | "KiB" => 10,
+        "M" | "m" | "MiB" => 20,
+        "G" | "g" | "GiB" => 30,
+        "T" | "t" | "TiB" => 40,
+        _ => return Err(WRONG.to_owned()),
+    };
+    let amount: u64 = amount.parse().map_err(|_| WRONG)?;
+    amount
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "the size is too large".to_owned())
+}
+
+/// Reads processors, `2` or `0.5`, as thousandths.
+pub fn cpus(text: &str) -> Result<u32, String> {
+    const WRONG: &str = "write processors as 2 or 0.5, at least 0.01";
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !(digits(whole) && digits(part) && (1..=3).contains(&part.len())) {
+        return Err(WRONG.to_owned());
+    }
+    let whole: u32 = whole.parse().map_err(|_| WRONG)?;
+    let part: u32 = format!("{part:0<3}").parse().map_err(|_| WRONG)?;
+    whole
+        .checked_mul(1000)
+        .and_then(|millis| millis.checked_add(part))
+        .filter(|millis| *millis >= 10)
+        .ok_or_else(|| WRONG.to_owned())
+}
+
+/// Reads a number of hosts or a share of them, `3` or `10%`; sent as it is written.
+pub fn size(text: &str) -> Result<String, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let most = if number.len() < text.len() {
+        100
+    } else {
+        u32::MAX
+    };
+    match number.parse::<u32>() {
+        Ok(value) if value <= most && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write a number of hosts or a share of them: 3 or 10%".to_owned()),
+    }
+}
+
 /// An instant, or so long from now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
@@ -171,6 +225,29 @@ mod tests {
             "18446744073709551615w",
         ] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_processors_and_shares_are_read_or_refused() {
+        assert_eq!(bytes("512M"), Ok(512 << 20));
+        assert_eq!(bytes("2GiB"), Ok(2 << 30));
+        assert_eq!(bytes("4096"), Ok(4096));
+        for bad in ["", "M", "1.5G", "-1", "1X", "99999999999T"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            (cpus("2"), cpus("0.5"), cpus("1.25")),
+            (Ok(2000), Ok(500), Ok(1250))
+        );
+        for bad in ["", ".", "0", "1.", "-1", "1.2345", "+1", "9999999999"] {
+            assert!(cpus(bad).is_err(), "{bad}");
+        }
+        for good in ["3", "10%", "100%"] {
+            assert_eq!(size(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "%", "101%", "-1", "+1", "1.5", "a"] {
+            assert!(size(bad).is_err(), "{bad}");
         }
     }
 

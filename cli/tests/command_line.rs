@@ -5,112 +5,13 @@
 mod support;
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use api::ProblemCode;
+use support::shell::{AT, Ran, Shell, host, hosts};
 use support::{Answer, Gateway, KEY, WORKSPACE, json, problem};
-
-const AT: &str = "2027-01-15T08:00:00.000Z";
-
-/// A home of its own, and perhaps a gateway.
-struct Shell {
-    home: tempfile::TempDir,
-    gateway: Option<Gateway>,
-}
-
-impl Shell {
-    fn new() -> Self {
-        Self {
-            home: tempfile::tempdir().unwrap(),
-            gateway: None,
-        }
-    }
-
-    /// With a context for a gateway that answers in this order.
-    fn answering(answers: impl IntoIterator<Item = Answer>) -> Self {
-        let shell = Self {
-            gateway: Some(Gateway::answering(answers)),
-            ..Self::new()
-        };
-        let gateway = shell.gateway();
-        let context = format!(
-            "current = \"home\"\n[contexts.home]\nurl = \"{}\"\nca_pem = '''\n{}'''\napi_key = \"{KEY}\"\nworkspace = \"{WORKSPACE}\"\n",
-            gateway.url, gateway.ca_pem
-        );
-        fs::write(shell.config(), context).unwrap();
-        fs::set_permissions(shell.config(), fs::Permissions::from_mode(0o600)).unwrap();
-        shell
-    }
-
-    fn gateway(&self) -> &Gateway {
-        self.gateway.as_ref().unwrap()
-    }
-
-    fn config(&self) -> PathBuf {
-        self.home.path().join("config.toml")
-    }
-
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.home.path().join(name);
-        fs::write(&path, content).unwrap();
-        path
-    }
-
-    fn run(&self, line: &[&str]) -> Ran {
-        self.run_with(line, "", &[])
-    }
-
-    fn run_with(&self, line: &[&str], input: &str, environment: &[(&str, &str)]) -> Ran {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_loopback"))
-            .args(line)
-            .env_clear()
-            .env("LOOPBACK_CONFIG", self.config())
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A program that reads no input may be gone before it is written.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        Ran::from(child.wait_with_output().unwrap())
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.gateway().lines()
-    }
-}
-
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
-
-impl Ran {
-    fn ok(self) -> Self {
-        assert_eq!(self.code, 0, "{self:?}");
-        self
-    }
-
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.out).unwrap()
-    }
-}
 
 fn user(name: &str) -> String {
     format!(
@@ -130,16 +31,6 @@ fn caller() -> String {
         user("ada"),
         api_key()
     )
-}
-
-fn host(id: char, name: &str, summary: &str) -> String {
-    format!(
-        r#"{{"id":"hst_0000000000000000000000000{id}","workspace":"{WORKSPACE}","name":"{name}","display_name":null,"summary":"{summary}","membership":"managed","connectivity":"connected","connectivity_since":"{AT}","last_seen_at":null,"maintenance":null,"labels":{{"role":"web"}},"ephemeral":false,"clone_of":null,"carrier":"udp","address":"192.0.2.1","boot_id":null,"agent_version":"0.1.0","clock_skew_ms":-20,"certificate":null,"facts":null,"created_at":"{AT}","enrolled_at":null,"retired_at":null}}"#
-    )
-}
-
-fn hosts(hosts: &[String]) -> Answer {
-    json(200, format!(r#"{{"items":[{}]}}"#, hosts.join(",")))
 }
 
 #[test]

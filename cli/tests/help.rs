@@ -38,9 +38,12 @@ fn the_grammar_is_sound() {
 fn add(text: &mut String, command: &mut Command, with_globals: bool) {
     let help = command.render_help().to_string();
     let own = if with_globals {
-        help.as_str()
+        help
     } else {
-        help.split("\nGlobal options:").next().unwrap_or_default()
+        let own = help.split("\nGlobal options:").next().unwrap_or_default();
+        let after = command.get_after_help();
+        let after = after.map(|after| format!("\n{after}"));
+        own.to_owned() + &after.unwrap_or_default()
     };
     let name = command.get_bin_name().unwrap_or("loopback").to_owned();
     writeln!(text, "## {name}\n\n{}\n", own.trim_end()).unwrap();

@@ -253,7 +253,7 @@ fn repair_host_clone(app: &mut App, host: &OneHost, repair: CloneRepair) -> Resu
 
 /// Checked here, so that a mistake is told before anything is asked of the
 /// gateway; sent as it was written.
-fn selector(text: &str) -> Result<String, String> {
+pub(super) fn selector(text: &str) -> Result<String, String> {
     text.parse::<Selector>()
         .map(|_| text.to_owned())
         .map_err(|error| error.to_string())

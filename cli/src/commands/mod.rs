@@ -6,11 +6,13 @@ mod agent_token;
 mod api_key;
 mod audit;
 mod certificate_authority;
+mod command;
 mod context;
 mod event;
 mod host;
 mod project;
 mod role;
+mod run;
 mod session;
 mod system;
 mod user;
@@ -55,6 +57,11 @@ enum Command {
     /// Hosts: list, label, maintain, repair, retire
     #[command(subcommand)]
     Host(host::Command),
+    /// Run a program or a script on hosts, and follow it
+    Run(Box<run::Run>),
+    /// Commands that were run: list, show, cancel, retry, output
+    #[command(subcommand, name = "command")]
+    Runs(command::Command),
     /// Show hosts, and with --follow what changes
     Events(event::Events),
     /// Agent tokens: what hosts join with
@@ -100,16 +107,19 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what the command line says.
-    pub fn run(self) -> Result<(), Failure> {
+    /// Does what the command line says, and answers with the exit code.
+    pub fn run(self) -> Result<u8, Failure> {
         // These work without any configuration.
         match self.command {
-            Command::Completions(command) => return system::completions(&command),
-            Command::Man(command) => return system::man(&command),
+            Command::Completions(command) => return system::completions(&command).map(|()| 0),
+            Command::Man(command) => return system::man(&command).map(|()| 0),
             _ => {}
         }
         let mut app = App::from_process(self.globals)?;
-        match self.command {
+        let done = match self.command {
+            // These answer with what hosts answered.
+            Command::Run(command) => return run::run(&mut app, *command),
+            Command::Runs(command) => return command::run(&mut app, command),
             Command::Init(command) => session::init(&mut app, command),
             Command::Login(command) => session::login(&mut app, command),
             Command::Whoami => session::whoami(&mut app),
@@ -130,7 +140,8 @@ impl Cli {
             Command::Metrics => system::metrics(&mut app),
             Command::Openapi => system::openapi(&mut app),
             Command::Completions(_) | Command::Man(_) => Ok(()),
-        }
+        };
+        done.map(|()| 0)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::app::now;
 use crate::failure::Failure;
 
 pub use table::{Cell, Table, Tone};
-pub use text::{age, bytes_text, duration_text, printable, time_text};
+pub use text::{age, bytes_text, drives_terminal, duration_text, printable, time_text};
 
 /// In which form answers are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -41,9 +41,7 @@ pub struct Output {
 impl Output {
     /// Answers on standard output.
     pub fn stdout(format: Format, headers: bool) -> Self {
-        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let colours = io::stdout().is_terminal() && !set("NO_COLOR") && !dumb;
+        let colours = io::stdout().is_terminal() && colours_wanted();
         Self {
             format,
             headers,
@@ -115,6 +113,13 @@ impl Output {
             text.to_owned()
         }
     }
+}
+
+/// Whether the environment lets a terminal have colours.
+pub fn colours_wanted() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    !set("NO_COLOR") && !dumb
 }
 
 /// A remark beside the answer, on standard error. It is not worth failing for.

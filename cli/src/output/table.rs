@@ -99,6 +99,11 @@ impl Table {
         self.row([Cell::new(format!("{name}:")), value.into()]);
     }
 
+    /// The text with headers and without colours.
+    pub fn plain(&self) -> String {
+        self.render(true, false)
+    }
+
     pub(super) fn render(&self, headers: bool, colours: bool) -> String {
         let head: Vec<Cell> = self.headers.iter().map(Cell::new).collect();
         let lines: Vec<&[Cell]> = (headers && !head.is_empty())

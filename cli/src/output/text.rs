@@ -8,15 +8,19 @@ use model::Timestamp;
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
-        let drives = letter.is_control()
-            || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if drives {
+        if drives_terminal(letter) {
             out.extend(letter.escape_default());
         } else {
             out.push(letter);
         }
     }
     out
+}
+
+/// Whether a terminal may do anything else than show this letter where it stands.
+pub fn drives_terminal(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// How long ago: `3m`, `2d`; what lies ahead is `in 3m`. Less than a second

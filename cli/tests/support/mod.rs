@@ -3,9 +3,13 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub(crate) mod command;
+pub(crate) mod shell;
+
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -46,6 +50,8 @@ pub(crate) enum Answer {
     Json(u16, String),
     /// A body of another kind, sent in pieces until the end of the connection.
     Stream(&'static str, String),
+    /// The same, each piece when the test sends it; the end when it hangs up.
+    Live(&'static str, Arc<Mutex<Receiver<String>>>),
     /// Nothing: the connection ends, the reply is lost.
     Silence,
     /// A redirect there.
@@ -196,6 +202,9 @@ fn serve(socket: TcpStream, config: Arc<ServerConfig>, log: &Mutex<Vec<Asked>>, 
                 "HTTP/1.1 200 x\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
             )
         }
+        Answer::Live(kind, _) => format!(
+            "HTTP/1.1 200 x\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        ),
         Answer::Redirect(to) => {
             format!(
                 "HTTP/1.1 307 x\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -204,6 +213,14 @@ fn serve(socket: TcpStream, config: Arc<ServerConfig>, log: &Mutex<Vec<Asked>>, 
         Answer::Silence => String::new(),
     };
     let _ = stream.write_all(head.as_bytes());
+    if let Answer::Live(_, pieces) = &answer {
+        let _ = stream.flush();
+        while let Ok(piece) = pieces.lock().unwrap().recv() {
+            let _ = write!(stream, "{:x}\r\n{piece}\r\n", piece.len());
+            let _ = stream.flush();
+        }
+        let _ = stream.write_all(b"0\r\n\r\n");
+    }
     if !matches!(answer, Answer::Silence) {
         stream.conn.send_close_notify();
     }
