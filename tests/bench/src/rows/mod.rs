@@ -1,6 +1,7 @@
 //! The rows: one experiment each.
 
 mod agent_idle;
+mod fan_out;
 mod fleet_size;
 mod gateway_idle;
 mod growth;
@@ -71,6 +72,11 @@ pub(crate) const ROWS: &[Row] = &[
         name: "storm",
         measures: "10,000 agents come back after a kill -9 of the gateway, and how the API fares",
         run: storm::run,
+    },
+    Row {
+        name: "fan-out",
+        measures: "a command that does nothing, to 10,000 simulated agents",
+        run: fan_out::run,
     },
     Row {
         name: "growth",
