@@ -1,9 +1,10 @@
 //! The dispatcher's hands: gathers what happened, writes, then acts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway_core::command::active::Active;
 use gateway_core::command::dispatch::{Event, Key, Outcome, Step};
 use gateway_store::{Batch, Key as StoreKey, Read, list};
 use model::host::Membership;
@@ -15,7 +16,7 @@ use super::output::{OutputLog, Writer};
 use super::stream::{Order, Task};
 use super::{Live, Made, Message, Reported, check};
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::state::change::Origin;
 use crate::state::command_records::{
     CommandDefinitionRecordV1, CommandRecordV1, CommandTargetsRecordV1, FinishedV1, OutputV1,
@@ -46,12 +47,15 @@ pub async fn run(app: Arc<App>) {
     let Some(inbox) = inbox else { return };
     let actor = Actor {
         hosts: app.catalog.host_changes(),
+        commands: app.catalog.commands_epoch(),
         links: app.links.host_changes(),
         inbox,
         linked: HashMap::new(),
         streams: HashMap::new(),
         outputs: HashMap::new(),
         replies: Vec::new(),
+        cancels: Vec::new(),
+        unreadable: BTreeSet::new(),
         app,
     };
     actor.run().await;
@@ -62,6 +66,7 @@ struct Actor {
     inbox: mpsc::Receiver<Message>,
     hosts: broadcast::Receiver<HostId>,
     links: broadcast::Receiver<HostId>,
+    commands: watch::Receiver<u64>,
     /// Hosts that commands may run on at this moment, as the dispatcher was told.
     linked: HashMap<HostId, ()>,
     streams: HashMap<Key, mpsc::Sender<Order>>,
@@ -69,6 +74,10 @@ struct Actor {
     outputs: HashMap<Key, OutputV1>,
     /// Who waits for what was asked to be written.
     replies: Vec<oneshot::Sender<()>>,
+    /// Who wants what cancelled.
+    cancels: Vec<(CommandId, Option<BTreeSet<HostId>>, oneshot::Sender<()>)>,
+    /// Commands that could not be read, so that the log says so once.
+    unreadable: BTreeSet<CommandId>,
 }
 
 impl Actor {
@@ -84,10 +93,14 @@ impl Actor {
     async fn work(&mut self) {
         let mut outcome = Outcome::default();
         self.look_at_everybody(&mut outcome);
-        for made in self.unfinished().await {
-            self.make(made, &mut outcome);
-        }
+        self.sweep().await;
         loop {
+            self.look_at_commands(&mut outcome).await;
+            // After the look: it may be of a command made a moment ago.
+            for (command, hosts, reply) in std::mem::take(&mut self.cancels) {
+                self.handle(Event::Cancel(command, hosts), &mut outcome);
+                self.replies.push(reply);
+            }
             self.dispatch(&mut outcome);
             self.settle(&mut outcome).await;
             outcome = Outcome::default();
@@ -109,6 +122,8 @@ impl Actor {
             }
             changed = self.links.recv() => self.changed(changed, outcome),
             changed = self.hosts.recv() => self.changed(changed, outcome),
+            // Looked at before the next dispatch, whatever woke us.
+            Ok(()) = self.commands.changed() => {}
             () = tokio::time::sleep(sleep) => {}
         }
         for _ in 0..AT_ONCE {
@@ -147,10 +162,8 @@ impl Actor {
 
     fn take(&mut self, message: Message, outcome: &mut Outcome) {
         match message {
-            Message::Made(made) => self.make(*made, outcome),
             Message::Cancel(command, hosts, reply) => {
-                self.handle(Event::Cancel(command, hosts), outcome);
-                self.replies.push(reply);
+                self.cancels.push((command, hosts, reply));
             }
             Message::Report(reported) => {
                 let Reported {
@@ -393,54 +406,71 @@ impl Actor {
         shared.live.remove(&command);
     }
 
-    /// Commands that were not finished when the gateway stopped.
-    async fn unfinished(&self) -> Vec<Made> {
-        let records: Vec<Arc<CommandRecordV1>> = {
+    /// Takes up commands that the catalog has and the dispatcher has not, made a moment ago
+    /// or before the gateway started, and cancels what was cancelled.
+    async fn look_at_commands(&mut self, outcome: &mut Outcome) {
+        self.commands.borrow_and_update();
+        let open: Vec<Arc<CommandRecordV1>> = {
             let tables = self.app.catalog.read();
-            let open = tables.commands.values();
-            open.filter(|record| record.finished.is_none())
-                .map(|record| Arc::clone(&record.record))
-                .collect()
+            let open = tables.open_commands();
+            open.map(|kept| Arc::clone(&kept.record)).collect()
         };
-        let keep: Vec<String> = records.iter().map(|record| record.id.to_string()).collect();
-        let swept = self
-            .app
-            .commands
-            .folder
-            .sweep(|name| keep.iter().any(|keep| keep == name));
-        if let Err(error) = swept.await {
-            tracing::warn!(error = %error, "old output cannot be swept");
+        for record in open {
+            let cancelled = self.app.commands.look(record.id, Active::is_cancelled);
+            match cancelled {
+                Some(false) if record.cancelled => {
+                    self.handle(Event::Cancel(record.id, None), outcome);
+                }
+                Some(_) => {}
+                None => self.take_up(&record, outcome).await,
+            }
         }
-        let mut made = Vec::new();
-        for record in records {
-            match restore(&self.app, &record).await {
-                Ok(Some(command)) => made.push(command),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::error!(error = %error, command.id = %record.id, "an unfinished command cannot be read; it stands still until the next start");
+    }
+
+    async fn take_up(&mut self, record: &CommandRecordV1, outcome: &mut Outcome) {
+        match restore(&self.app, record).await {
+            Ok(made) => {
+                self.unreadable.remove(&record.id);
+                self.make(made, outcome);
+                if record.cancelled {
+                    self.handle(Event::Cancel(record.id, None), outcome);
+                }
+            }
+            Err(error) => {
+                if self.unreadable.insert(record.id) {
+                    tracing::error!(error = %error, command.id = %record.id, "a command cannot be read; it stands still until it can");
                 }
             }
         }
-        made
+    }
+
+    /// Deletes output on disk that belongs to no command at work.
+    async fn sweep(&self) {
+        let keep: BTreeSet<String> = {
+            let tables = self.app.catalog.read();
+            tables.open_commands().map(|it| it.id.to_string()).collect()
+        };
+        let folder = &self.app.commands.folder;
+        if let Err(error) = folder.sweep(|name| keep.contains(name)).await {
+            tracing::warn!(error = %error, "old output cannot be swept");
+        }
     }
 }
 
 /// A command as the store has it.
-async fn restore(app: &App, record: &CommandRecordV1) -> Result<Option<Made>> {
+async fn restore(app: &App, record: &CommandRecordV1) -> Result<Made> {
     let read = Read::Cached { at_least: None };
     let key = key_of::<CommandDefinitionRecordV1>(record.id);
     let definition =
         gateway_store::fetch::<CommandDefinitionRecordV1>(&*app.store, &key, read).await?;
-    let Some(definition) = definition.map(|stored| stored.record) else {
-        return Ok(None);
-    };
+    let definition = definition.ok_or_else(|| Error::not_found("definition"))?;
+    let definition = definition.record;
     let targets = targets_of(app, record.id).await?;
     let mut known = BTreeMap::new();
     for run in runs_of(app, record.id).await? {
         known.insert(run.host, run.run());
     }
-    let made = check::made(app, record, &definition, targets, known, app.now())?;
-    Ok(Some(made))
+    check::made(app, record, &definition, targets, known, app.now())
 }
 
 /// The hosts of a command, in order.

@@ -376,7 +376,7 @@ pub fn title(definition: &CommandDefinitionRecordV1) -> String {
 }
 
 /// A command for the dispatcher.
-pub fn made(
+pub(super) fn made(
     app: &App,
     record: &CommandRecordV1,
     definition: &CommandDefinitionRecordV1,
@@ -413,11 +413,7 @@ pub fn made(
     let active = Active::new(plan, timers, targets, known, now);
     Ok(Made {
         id: record.id,
-        active: if record.cancelled {
-            active.cancelled()
-        } else {
-            active
-        },
+        active,
         spec: spec(app, record, definition)?,
     })
 }

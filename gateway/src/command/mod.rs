@@ -1,7 +1,7 @@
 //! Commands at work: the one task that dispatches them, and what others see of it.
 //!
 //! ```text
-//! handlers ── made, cancelled ──┐
+//! catalog ── look at commands ──┐
 //! links, catalog ── look at H ──┤► the dispatcher (pure, in gateway-core)
 //! streams ── reports ───────────┤        │ writes, all that came together in one go
 //! timers ───────────────────────┘        ▼
@@ -68,8 +68,6 @@ struct Live {
 /// What the dispatcher's task is told.
 #[derive(Debug)]
 pub enum Message {
-    /// A command was made, or found unfinished at the start.
-    Made(Box<Made>),
     /// Cancel a command, or its runs on these hosts; answers when it is written down.
     Cancel(CommandId, Option<BTreeSet<HostId>>, oneshot::Sender<()>),
     /// A stream says something.
@@ -78,7 +76,7 @@ pub enum Message {
 
 /// A command to be dispatched.
 #[derive(Debug)]
-pub struct Made {
+pub(crate) struct Made {
     /// Its id.
     pub id: CommandId,
     /// For the dispatcher.
@@ -119,12 +117,6 @@ impl Commands {
         })
     }
 
-    /// Hands a command that is in the store to the dispatcher.
-    pub async fn made(&self, made: Made) {
-        // The task ends with the gateway; the next one finds the command in the store.
-        let _ = self.mailbox.send(Message::Made(Box::new(made))).await;
-    }
-
     /// Cancels a command, or its runs on these hosts. Returns when it is written down.
     pub async fn cancel(&self, command: CommandId, hosts: Option<BTreeSet<HostId>>) {
         let (reply, done) = oneshot::channel();
@@ -155,7 +147,16 @@ impl Commands {
         self.lock().dispatcher.command(command).map(ask)
     }
 
-    /// The runs of a command at work, by host, after one.
+    /// One run of a command at work.
+    pub fn run(&self, command: CommandId, host: HostId) -> Option<LiveRun> {
+        let shared = self.lock();
+        let run = shared.dispatcher.command(command)?.run(host)?.clone();
+        let log = shared.live.get(&command);
+        let log = log.and_then(|live| live.logs.get(&host)).cloned();
+        Some(LiveRun { host, run, log })
+    }
+
+    /// The runs of a command at work, by host.
     pub fn runs(&self, command: CommandId) -> Option<Vec<LiveRun>> {
         let shared = self.lock();
         let active = shared.dispatcher.command(command)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::v1::command::{Command, CommandDefinition, FanOut, OutputInfo, Run, Timers};
 use gateway_core::command::run;
+use gateway_store::{Read, fetch};
 use model::command::{CommandState, RunState};
 use model::ids::HostId;
 
@@ -122,6 +123,24 @@ pub async fn runs(app: &App, record: &CommandRecordV1) -> Result<Vec<Seen>> {
         });
     }
     Ok(by_host.into_values().collect())
+}
+
+/// The run of a command on one host, if that is among its targets.
+pub async fn one(app: &App, record: &CommandRecordV1, host: HostId) -> Result<Option<Seen>> {
+    if let Some(live) = app.commands.run(record.id, host) {
+        return Ok(Some(Seen {
+            host: live.host,
+            run: live.run,
+            log: live.log,
+        }));
+    }
+    let key = RunRecordV1::key(record.id, host);
+    let read = Read::Cached { at_least: None };
+    if let Some(stored) = fetch::<RunRecordV1>(&*app.store, &key, read).await? {
+        return Ok(Some(seen(&stored.record)));
+    }
+    let all = runs(app, record).await?;
+    Ok(all.into_iter().find(|seen| seen.host == host))
 }
 
 /// A run as its record has it.

@@ -145,17 +145,8 @@ async fn make<E: Endpoint<Reply = Command>>(
     }
     entry.in_workspace(record.workspace, &mut batch);
     let reply = view::command(&app, &record);
-    let made = check::made(
-        &app,
-        &record,
-        &new.definition,
-        new.hosts,
-        Default::default(),
-        call.meta.now,
-    )?;
-    let reply = call.finish(&app, batch, reply).await?;
-    app.commands.made(made).await;
-    Ok(reply)
+    // The dispatcher sees it in the catalog.
+    call.finish(&app, batch, reply).await
 }
 
 fn put_targets(batch: &mut Batch, command: CommandId, parts: &[(usize, &[HostId])]) -> Result<()> {
@@ -333,8 +324,7 @@ pub async fn retry_command(app: Arc<App>, call: Call<RetryCommandRuns>) -> Resul
 
 /// A run of a command of the caller's workspace.
 pub(super) async fn run_of(app: &App, record: &CommandRecordV1, host: HostId) -> Result<Seen> {
-    let runs = view::runs(app, record).await?;
-    let found = runs.into_iter().find(|seen| seen.host == host);
+    let found = view::one(app, record, host).await?;
     found.ok_or_else(|| Error::not_found("run"))
 }
 

@@ -33,10 +33,9 @@ use crate::state::command_records::CommandRecordV1;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Chunks that wait for a slow reader. When it is full, the task waits with them.
 const CHUNKS: usize = 4;
-/// Looks at a command of many runs, at most this often.
+/// Between two looks at a command, for each thousand of its runs: a look goes over all of
+/// them.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Runs from which on that is kept to.
-const MANY: usize = 64;
 
 /// The output of one run.
 pub async fn get_command_output(
@@ -197,7 +196,7 @@ impl Follower<'_> {
             let changes = self.app.commands.changes(command);
             let finished = record.finished.is_some();
             let runs = view::runs(self.app, &record).await.ok()?;
-            let many = runs.len() > MANY;
+            let thousands = u32::try_from(runs.len() / 1000).unwrap_or(u32::MAX);
             for seen in runs {
                 self.look(seen).await?;
             }
@@ -217,9 +216,7 @@ impl Follower<'_> {
                         let comment = Bytes::from_static(b": still here\n\n");
                         self.chunks.send(comment).await.ok()?;
                     }
-                    if many {
-                        tokio::time::sleep(LOOK_EVERY).await;
-                    }
+                    tokio::time::sleep(LOOK_EVERY * thousands).await;
                 }
                 None => tokio::time::sleep(LOOK_EVERY).await,
             }

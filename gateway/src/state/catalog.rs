@@ -76,6 +76,7 @@ pub struct Tables {
     hosts_of: HashMap<WorkspaceId, BTreeSet<HostId>>,
     tokens_of: HashMap<WorkspaceId, BTreeSet<AgentTokenId>>,
     commands_of: HashMap<WorkspaceId, BTreeSet<CommandId>>,
+    open_commands: BTreeSet<CommandId>,
     bindings_of: HashMap<UserId, BTreeSet<RoleBindingId>>,
     keys_of: HashMap<UserId, BTreeSet<ApiKeyId>>,
     host_by_key: HashMap<[u8; 32], HostId>,
@@ -123,6 +124,12 @@ impl Tables {
         commands
             .flat_map(move |commands| commands.range((Bound::Unbounded, to)).rev())
             .filter_map(|id| self.commands.get(id))
+    }
+
+    /// Commands that are not finished.
+    pub fn open_commands(&self) -> impl Iterator<Item = &Kept<CommandRecordV1>> {
+        let open = self.open_commands.iter();
+        open.filter_map(|id| self.commands.get(id))
     }
 
     /// A command of a workspace; commands elsewhere look absent.
@@ -217,6 +224,7 @@ pub struct Catalog {
     tables: RwLock<Tables>,
     access_epoch: watch::Sender<u64>,
     changed_hosts: watch::Sender<u64>,
+    changed_commands: watch::Sender<u64>,
     host_changes: tokio::sync::broadcast::Sender<HostId>,
 }
 
@@ -229,6 +237,7 @@ impl Default for Catalog {
             tables: RwLock::default(),
             access_epoch: watch::Sender::new(0),
             changed_hosts: watch::Sender::new(0),
+            changed_commands: watch::Sender::new(0),
             host_changes: tokio::sync::broadcast::Sender::new(HOST_CHANGES_KEPT),
         }
     }
@@ -248,6 +257,11 @@ impl Catalog {
     /// Moves whenever something a host reconciler plans from has changed.
     pub fn hosts_epoch(&self) -> watch::Receiver<u64> {
         self.changed_hosts.subscribe()
+    }
+
+    /// Moves whenever a command was made, cancelled or finished.
+    pub fn commands_epoch(&self) -> watch::Receiver<u64> {
+        self.changed_commands.subscribe()
     }
 
     /// Every host that changes, from now on. Lossy for the slow: read all then.
@@ -280,6 +294,9 @@ impl Catalog {
         if !touched.hosts.is_empty() || touched.thresholds {
             self.changed_hosts.send_modify(|epoch| *epoch += 1);
         }
+        if touched.commands {
+            self.changed_commands.send_modify(|epoch| *epoch += 1);
+        }
         for host in touched.hosts {
             // Nobody listening is fine.
             let _ = self.host_changes.send(host);
@@ -292,6 +309,7 @@ impl Catalog {
 struct Touched {
     access: bool,
     thresholds: bool,
+    commands: bool,
     hosts: BTreeSet<HostId>,
 }
 
@@ -417,6 +435,12 @@ impl Tables {
             }
             CommandRecordV1::KIND => {
                 let (old, new) = keep(&mut self.commands, key, id, item);
+                if let Some(old) = &old {
+                    self.open_commands.remove(&old.id);
+                }
+                if let Some(new) = new.as_ref().filter(|new| new.finished.is_none()) {
+                    self.open_commands.insert(new.id);
+                }
                 unlink(
                     &mut self.commands_of,
                     old.map(|record| (record.workspace, record.id)),
@@ -425,6 +449,7 @@ impl Tables {
                     &mut self.commands_of,
                     new.map(|record| (record.workspace, record.id)),
                 );
+                touched.commands = true;
             }
             ClaimedRecordV1::KIND => self.claimed = item.is_some(),
             _ => {}

@@ -7,8 +7,9 @@
 //! run/CMD/HST              what is known of a run: from the moment it is sent
 //! ```
 //!
-//! Targets are written before the command that has them: without it they are rubbish,
-//! which is swept at the next start. A run without a record waits for its turn.
+//! Targets of a very large command are written before the command that has them: if the
+//! gateway is killed in between they stay behind, some kilobytes that nobody refers to. A
+//! run without a record waits for its turn.
 
 use std::collections::BTreeMap;
 

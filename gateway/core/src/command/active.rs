@@ -104,13 +104,6 @@ impl Active {
         active
     }
 
-    /// Says that it was cancelled as a whole before the gateway stopped.
-    #[must_use]
-    pub fn cancelled(mut self) -> Self {
-        self.cancelled = true;
-        self
-    }
-
     /// Its runs, by host.
     pub fn runs(&self) -> impl Iterator<Item = (HostId, &Run)> {
         self.runs.iter().map(|(host, placed)| (*host, &placed.run))
