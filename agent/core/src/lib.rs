@@ -14,6 +14,7 @@
 //! * [`backoff`], [`refusal`]: how long to wait, after what;
 //! * [`bounds`]: how long a host stays away, at most;
 //! * [`held`]: the counter of an identity that replaces another one;
+//! * [`runs`]: whether a command may be started here, and what of its output is hidden;
 //! * [`facts`]: parsers of what the kernel says about a host.
 
 pub mod agent;
@@ -24,6 +25,7 @@ pub mod held;
 pub mod io;
 mod race;
 pub mod refusal;
+pub mod runs;
 mod session;
 pub mod time;
 
