@@ -482,7 +482,7 @@ impl Writer {
             {
                 parts.push_back(Part::Bytes(gap_between(before, &segment).into()));
             }
-            parts.push_back(Part::File(Arc::clone(&segment.path)));
+            parts.push_back(Part::File(Arc::clone(&segment.path), segment.length));
             before = Some(segment);
         }
         let source = stream::try_unfold((parts, None), |(mut parts, mut open)| async move {
@@ -497,7 +497,10 @@ impl Writer {
                 match parts.pop_front() {
                     None => return Ok(None),
                     Some(Part::Bytes(bytes)) => return Ok(Some((bytes, (parts, None)))),
-                    Some(Part::File(path)) => open = Some(tokio::fs::File::open(path).await?),
+                    Some(Part::File(path, length)) => {
+                        let file = tokio::fs::File::open(path).await?;
+                        open = Some(tokio::io::AsyncReadExt::take(file, length));
+                    }
                 }
             }
         });
@@ -518,7 +521,8 @@ impl Writer {
 
 enum Part {
     Bytes(Bytes),
-    File(Arc<Path>),
+    /// What was written whole: behind it may lie what a full disk took in part.
+    File(Arc<Path>, u64),
 }
 
 /// The frame that tells what is missing between two segments.

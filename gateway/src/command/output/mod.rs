@@ -19,3 +19,6 @@ mod read;
 pub use log::Writer;
 pub use log::{Folder, OutputLog};
 pub use read::{News, OutputError, Reader};
+
+#[cfg(test)]
+mod tests;
