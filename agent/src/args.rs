@@ -21,10 +21,12 @@ Commands:
   status          say how the running agent stands; succeeds when it is linked
   doctor          check each step to the gateway and say what to do
   deregister      tell the gateway that this host leaves for good
+  pause           let nobody run commands on this host until resume
+  resume          let operators run commands on this host again
   reset           forget this host's identity (for templates and golden images)
   verify-release  check a release's signature and a binary's digest
 
-Options of run, status, doctor, deregister and reset:
+Options of run, status, doctor, deregister, pause, resume and reset:
   --config FILE   configuration (default: /etc/loopback-agent/agent.toml)
 
 Options of status:
@@ -87,6 +89,22 @@ pub enum Command {
         /// The configuration.
         config: PathBuf,
     },
+    /// Let nobody run anything here, or let them again.
+    Pause {
+        /// The configuration.
+        config: PathBuf,
+        /// Whether it is a pause, and not its end.
+        paused: bool,
+    },
+    /// Be a runner: the agent starts it.
+    Runner {
+        /// Where its sockets are.
+        folder: PathBuf,
+        /// What their names begin with.
+        name: String,
+    },
+    /// Be a worker: a runner starts it.
+    Worker,
     /// Forget the identity.
     Reset {
         /// The configuration.
@@ -128,6 +146,8 @@ struct Given {
     signature: Option<PathBuf>,
     key_file: Option<PathBuf>,
     file: Option<PathBuf>,
+    folder: Option<PathBuf>,
+    name: Option<String>,
     names: Vec<&'static str>,
 }
 
@@ -160,7 +180,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     given.into_command(&command.ok_or_else(|| usage("no command given"))?)
 }
 
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 11] = [
     "config",
     "json",
     "wait",
@@ -170,6 +190,8 @@ const OPTIONS: [&str; 9] = [
     "signature",
     "key-file",
     "file",
+    "folder",
+    "name",
 ];
 
 impl Given {
@@ -184,6 +206,8 @@ impl Given {
             "manifest" => self.manifest = Some(value()?.into()),
             "signature" => self.signature = Some(value()?.into()),
             "key-file" => self.key_file = Some(value()?.into()),
+            "folder" => self.folder = Some(value()?.into()),
+            "name" => self.name = Some(value()?.to_string_lossy().into_owned()),
             _ => self.file = Some(value()?.into()),
         }
         self.names.push(name);
@@ -192,7 +216,9 @@ impl Given {
 
     fn into_command(self, command: &str) -> Result<Command, UsageError> {
         let allowed: &[&str] = match command {
-            "run" | "deregister" => &["config"],
+            "run" | "deregister" | "pause" | "resume" => &["config"],
+            "runner" => &["folder", "name"],
+            "worker" => &[],
             "status" => &["config", "json", "wait"],
             "doctor" => &["config", "json", "rung"],
             "reset" => &["config", "yes"],
@@ -209,6 +235,15 @@ impl Given {
         Ok(match command {
             "run" => Command::Run { config },
             "deregister" => Command::Deregister { config },
+            "pause" | "resume" => Command::Pause {
+                config,
+                paused: command == "pause",
+            },
+            "runner" => Command::Runner {
+                folder: need(self.folder, "folder")?,
+                name: self.name.ok_or_else(|| usage("runner needs --name"))?,
+            },
+            "worker" => Command::Worker,
             "status" => Command::Status {
                 config,
                 json: self.json,

@@ -18,6 +18,8 @@ use crate::local::{Answer, AskError, Question, ask};
 use crate::log::Log;
 use crate::state;
 use crate::status::Status;
+use crate::streams::PAUSED;
+use crate::worker::{runner, serve};
 use crate::{ARCH, VERSION};
 
 /// What a command says, and how it ends.
@@ -74,6 +76,13 @@ pub fn dispatch(args: impl IntoIterator<Item = OsString>, token: Option<String>)
             with_config(&config, |loaded| deregister(&config, loaded))
         }
         Command::Reset { config, yes } => with_config(&config, |loaded| reset(&loaded, yes)),
+        Command::Pause { config, paused } => {
+            with_config(&config, |loaded| pause(&loaded.state_dir, paused))
+        }
+        Command::Runner { folder, name } => {
+            inner(|| block_on(runner::run(&folder, &name)).and_then(std::convert::identity))
+        }
+        Command::Worker => inner(serve::run),
         Command::VerifyRelease {
             manifest,
             signature,
@@ -90,6 +99,37 @@ fn with_config(path: &Path, then: impl FnOnce(Config) -> Output) -> Output {
     match Config::load(path, |name| std::env::var(name).ok()) {
         Ok(config) => then(config),
         Err(error) => Output::failed(2, error_chain(&error)),
+    }
+}
+
+/// A process of the agent's own, which nobody reads the output of.
+fn inner(run: impl FnOnce() -> io::Result<()>) -> Output {
+    no_core_dumps_of_ours();
+    match run() {
+        Ok(()) => Output::ok(""),
+        Err(error) => Output::failed(1, error_chain(&error)),
+    }
+}
+
+/// Takes effect at once: the agent looks before it accepts a run.
+fn pause(state_dir: &Path, paused: bool) -> Output {
+    let file = state_dir.join(PAUSED);
+    let (done, said) = if paused {
+        let made = fs::File::create(&file).and_then(|file| file.sync_all());
+        (
+            made,
+            "operators cannot run anything on this host until `loopback-agent resume`; what runs goes on\n",
+        )
+    } else {
+        let gone = match fs::remove_file(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        };
+        (gone, "operators can run commands on this host\n")
+    };
+    match done {
+        Ok(()) => Output::ok(said),
+        Err(error) => Output::failed(1, format!("{}: {error}", file.display())),
     }
 }
 
@@ -130,6 +170,13 @@ fn no_core_dumps() {
     };
     // Lowering is always allowed; without it the unit's own limit counts.
     let _ = setrlimit(Resource::Core, none);
+}
+
+/// The same for processes that hold secrets of runs. What they start may dump: the
+/// hard limit stays.
+fn no_core_dumps_of_ours() {
+    // Until a program is executed; a core of ours would hold what it is told.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 fn status(config: &Config, json: bool, wait: Option<Duration>) -> Output {

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::plan::Plan;
-use crate::streams;
+use crate::streams::{self, Hands};
 
 /// Orders in the queue of one connection. The engine never waits: a connection that
 /// does not take this many frames is dead.
@@ -113,6 +113,7 @@ pub async fn run(
     purpose: Purpose,
     mut orders: mpsc::Receiver<Order>,
     reports: mpsc::Sender<Report>,
+    hands: Hands,
 ) {
     let report = |what| {
         let reports = reports.clone();
@@ -161,7 +162,7 @@ pub async fn run(
         reader: FrameReader::new(receive, MAX_FRAME, READ),
     };
     let ended = match purpose {
-        Purpose::Link => talk(stream, &mut link, &mut orders, report).await,
+        Purpose::Link => talk(stream, &mut link, &mut orders, report, &hands).await,
         Purpose::Enrol => enrol(stream, &mut link, &mut orders, report).await,
     };
     if let Some(why) = ended {
@@ -193,6 +194,7 @@ async fn talk<F: Future<Output = ()>>(
     link: &mut Link,
     orders: &mut mpsc::Receiver<Order>,
     report: impl Fn(Happened) -> F,
+    hands: &Hands,
 ) -> Option<String> {
     // As many as the gateway may have open at a time; they end with the link.
     let mut opened = JoinSet::new();
@@ -225,7 +227,7 @@ async fn talk<F: Future<Output = ()>>(
                 Err(error) => return Some(ended_by(link, &error)),
             },
             Ok((send, receive)) = connection.accept_bi() => {
-                opened.spawn(streams::decline(send, receive));
+                opened.spawn(streams::serve(send, receive, hands.clone()));
             }
             Some(_) = opened.join_next(), if !opened.is_empty() => {}
             end = link.carrier_ended() => return Some(error_chain(&end)),

@@ -11,6 +11,7 @@
 //!   anywhere;
 //! * [`engine`]: the loop around the core, with [`conn`] for each connection and
 //!   [`streams`] for what the gateway opens on it;
+//! * [`runs`]: commands on this host; [`worker`]: the processes that do the work;
 //! * [`clock`], [`facts`], [`shutdown`]: what it learns from the machine;
 //! * [`local`], [`status`]: what it tells people on this host;
 //! * [`doctor`], [`commands`]: the other commands;
@@ -27,12 +28,14 @@ pub mod facts;
 pub mod local;
 pub mod log;
 pub mod plan;
+pub mod runs;
 pub mod service;
 pub mod shutdown;
 pub mod state;
 pub mod status;
 pub mod streams;
 pub mod token;
+pub mod worker;
 
 /// The agent's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

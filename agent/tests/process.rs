@@ -8,7 +8,8 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::authority::Authority;
-use common::{Gateway, Host, Saw, read, said, token};
+use common::gateway::Saw;
+use common::{Gateway, Host, read, said, token};
 use protocol::v1::{GoodbyeReason, RefusalCode};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -123,6 +123,8 @@ fn show(world: &World, joined: &[Value]) -> Result<()> {
         vec!["host", "list", "-w", WORKSPACE],
         vec!["host", "show", "-w", WORKSPACE, first],
         vec!["host", "history", "-w", WORKSPACE, first],
+        vec!["run", "-w", WORKSPACE, "--all", "--", "uname", "-a"],
+        vec!["command", "list", "-w", WORKSPACE],
         vec!["token", "list", "-w", WORKSPACE],
         vec!["events", "-w", WORKSPACE],
     ] {

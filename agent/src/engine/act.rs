@@ -93,8 +93,14 @@ impl Engine {
             tracing::debug!(rung = rung.as_str(), ?purpose, linked, "dialling");
         }
         let (give, take) = orders();
-        self.tasks
-            .spawn(run(conn, plan, purpose, take, self.reports.clone()));
+        self.tasks.spawn(run(
+            conn,
+            plan,
+            purpose,
+            take,
+            self.reports.clone(),
+            self.hands.clone(),
+        ));
         self.conns.insert(
             conn,
             Live {
@@ -182,6 +188,8 @@ impl Engine {
             return Event::GrantNotStored(conn);
         };
         self.clock.learn(grant.server_time_ms);
+        self.hands
+            .set_identity(Some((identity.host, identity.generation)));
         self.board.unwarn("renewal");
         if joined_before == Some((identity.host, identity.generation)) {
             tracing::info!(until = %identity.not_after, "certificate renewed");

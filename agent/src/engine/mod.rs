@@ -40,6 +40,7 @@ use crate::service::Service;
 use crate::shutdown;
 use crate::state::{State, StateError};
 use crate::status::refusal_code;
+use crate::streams::Hands;
 use crate::token::TokenSource;
 
 /// Reports waiting for the loop; connections wait when it is full.
@@ -48,6 +49,8 @@ const REPORTS: usize = 64;
 /// transport has heard of its peer; without, for the watchdog.
 const LOOK_LINKED: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(5);
+/// Between two times that what is over is cleared away.
+const TIDY: Duration = Duration::from_secs(10 * 60);
 /// Time for connections to flush at the end; less than the service manager gives.
 const WIND_DOWN: Duration = Duration::from_secs(5);
 
@@ -60,6 +63,9 @@ pub enum RunError {
     /// The system gave no signal handlers or random numbers.
     #[error("set up the process")]
     Process(#[source] std::io::Error),
+    /// The records of runs are out of reach.
+    #[error("open the records of runs")]
+    Runs(#[source] std::io::Error),
 }
 
 /// What to run with.
@@ -212,6 +218,8 @@ struct Engine {
     boot_id: String,
     instance: Vec<u8>,
     started_at: Timestamp,
+    hands: Hands,
+    tidy_at: Mono,
     conns: BTreeMap<Conn, Live>,
     reports: mpsc::Sender<Report>,
     tasks: JoinSet<()>,
@@ -233,6 +241,9 @@ impl Engine {
         } = setup;
         let state = State::open(&config.state_dir).map_err(RunError::State)?;
         let identity = state.identity();
+        let boot_id = boot_id();
+        let hands = Hands::new(&config.state_dir, &boot_id).map_err(RunError::Runs)?;
+        hands.set_identity(identity.map(|it| (it.host, it.generation)));
         let clock = Clock::new(identity.map_or_else(Timestamp::default, |known| known.server_time));
         let random = SystemRandom::new();
         let mut instance = vec![0; 16];
@@ -253,6 +264,7 @@ impl Engine {
             token: TokenSource::new(token, config.token_file.clone()),
             service: Service::new(clock.mono()),
             started_at: clock.system(),
+            tidy_at: clock.mono(),
             config,
             config_path,
             state,
@@ -260,7 +272,8 @@ impl Engine {
             facts: FactsReader::default(),
             log,
             random,
-            boot_id: boot_id(),
+            hands,
+            boot_id,
             instance,
             conns: BTreeMap::new(),
             reports,
@@ -416,6 +429,11 @@ impl Engine {
     fn after_work(&mut self) {
         let now = self.clock.mono();
         self.service.feed(now);
+        if self.tidy_at <= now {
+            self.tidy_at = now.after(TIDY);
+            let hands = self.hands.clone();
+            self.tasks.spawn(async move { hands.tidy().await });
+        }
         let line = self.summary();
         self.service.status(&line);
     }

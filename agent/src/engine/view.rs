@@ -43,8 +43,17 @@ impl Engine {
                 gateway: sample.gateway,
                 skew_ms: sample.skew_ms(),
             }),
-            warnings: self.board.warnings(),
+            warnings: self.warnings(),
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.board.warnings();
+        if self.hands.is_paused() {
+            let text = "commands are paused here; `loopback-agent resume` lets them in again";
+            warnings.push(text.to_owned());
+        }
+        warnings
     }
 
     /// One line: how it stands and, when it does not stand well, why.

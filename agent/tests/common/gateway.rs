@@ -58,6 +58,8 @@ pub(crate) struct Manners {
     pub(crate) reidentify: bool,
     pub(crate) probe: Option<u64>,
     pub(crate) time_offset_ms: i64,
+    /// The link that was welcomed last.
+    pub(crate) link: Option<quinn::Connection>,
     host: u8,
     counter: u64,
 }
@@ -291,6 +293,9 @@ async fn talk(connection: &quinn::Connection, rung: &'static str, shared: &Share
     });
     let first = shared.manners.lock().unwrap().welcome();
     let refused = matches!(first, gateway_frame::Body::Refused(_));
+    if !refused {
+        shared.manners.lock().unwrap().link = Some(connection.clone());
+    }
     tell(&mut send, first).await?;
     if refused {
         return finish(send).await;

@@ -14,7 +14,7 @@ use model::ids::AgentTokenId;
 use model::token::Secret;
 use tempfile::TempDir;
 
-pub(crate) use gateway::{Gateway, Saw};
+pub(crate) use gateway::Gateway;
 
 /// For what takes a moment; only a fault reaches it.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);

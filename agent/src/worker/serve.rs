@@ -1,0 +1,78 @@
+//! A worker: takes one connection from its runner's socket, does the job that comes
+//! first on it, and ends.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use link::frame::{Deadlines, FrameReader, MAX_FRAME};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use tokio::net::UnixStream;
+
+use super::job::{Job, of};
+use crate::runs::watch;
+
+/// For the agent to say what the job is.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Waits for a job on the socket that is standard input, and does it.
+pub fn run() -> io::Result<()> {
+    let parent = getppid();
+    // Idle workers end with their runner, however that ends.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() != parent {
+        return Ok(());
+    }
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    let listener = UnixListener::from(stdin);
+    let stream = loop {
+        match listener.accept() {
+            Ok((stream, _)) => break stream,
+            // Whoever came has gone, or a signal came.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => return Err(error),
+        }
+    };
+    set_parent_process_death_signal(None)?;
+    // The listener goes at once: it belongs to workers that are idle.
+    let null: OwnedFd = std::fs::File::open("/dev/null")?.into();
+    rustix::stdio::dup2_stdin(&null)?;
+    drop(listener);
+    // The runner starts another worker. One that is gone needs none.
+    let _ = io::stdout()
+        .write_all(b".")
+        .and_then(|()| io::stdout().flush());
+    let sink: OwnedFd = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/null")?
+        .into();
+    rustix::stdio::dup2_stdout(&sink)?;
+    let _ = rustix::process::setsid();
+    stream.set_nonblocking(true)?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async { serve(UnixStream::from_std(stream)?).await })
+}
+
+async fn serve(stream: UnixStream) -> io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    let own = rustix::process::geteuid().as_raw();
+    if peer != own && peer != 0 {
+        return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+    }
+    let (read, write) = stream.into_split();
+    let deadlines = Deadlines {
+        idle: WITHIN,
+        frame: WITHIN,
+    };
+    let mut reader = FrameReader::new(read, MAX_FRAME, deadlines);
+    let job: Option<Job> = reader.next().await.map_err(io::Error::other)?;
+    match job.and_then(|job| job.kind) {
+        Some(of::Kind::Run(run)) => watch::run(run, reader.into_inner(), write).await,
+        // Of another version, or nothing at all.
+        Some(of::Kind::Serve(_)) | None => Ok(()),
+    }
+}
