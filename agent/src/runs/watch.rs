@@ -231,8 +231,7 @@ impl Watch {
         let (mut out, mut err) = (self.pipes[0].take(), self.pipes[1].take());
         loop {
             if let Some(conn) = &mut conn {
-                conn.fill(&mut self);
-                conn.push();
+                conn.advance(&mut self);
             }
             if self.ended.is_some() && !self.persisted {
                 self.persist();
@@ -525,6 +524,17 @@ impl Connection {
         ))
     }
 
+    /// Tells as much as the connection takes at once. When this returns there is
+    /// nothing to tell, or something waits for room: nothing else would wake us.
+    fn advance(&mut self, watch: &mut Watch) {
+        loop {
+            self.fill(watch);
+            if self.out.is_empty() || !self.push() {
+                return;
+            }
+        }
+    }
+
     /// Makes frames of what is to be told next.
     fn fill(&mut self, watch: &mut Watch) {
         while self.out.len() < AHEAD {
@@ -558,15 +568,16 @@ impl Connection {
         }
     }
 
-    /// Writes what can be written at once.
-    fn push(&mut self) {
+    /// Writes what can be written at once. Whether that was all.
+    fn push(&mut self) -> bool {
         while !self.out.is_empty() {
             match self.write.try_write(&self.out) {
                 Ok(written) if written > 0 => self.out.advance(written),
                 // A connection that is gone is noticed where it is read.
-                Ok(_) | Err(_) => return,
+                Ok(_) | Err(_) => return false,
             }
         }
+        true
     }
 }
 

@@ -21,6 +21,8 @@ use crate::runs::cgroup;
 /// What the names of its sockets end with.
 pub(super) const WORK: &str = "work";
 pub(super) const KEEP: &str = "keep";
+/// Tells a worker who its runner is.
+pub(super) const PARENT: &str = "LOOPBACK_RUNNER";
 /// Workers that wait for a job. The second is there while the first is replaced.
 const IDLE: usize = 2;
 /// For the agent that started this to come.
@@ -93,7 +95,9 @@ impl Workers {
     fn start(&mut self) -> io::Result<()> {
         let mut command = Command::new("/proc/self/exe");
         command
+            .arg0("loopback-agent")
             .arg("worker")
+            .env(PARENT, std::process::id().to_string())
             .stdin(Stdio::from(self.work.try_clone()?))
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());

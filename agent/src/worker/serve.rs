@@ -11,6 +11,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tokio::net::UnixStream;
 
 use super::job::{Job, of};
+use super::runner::PARENT;
 use crate::runs::watch;
 
 /// For the agent to say what the job is.
@@ -18,12 +19,14 @@ const WITHIN: Duration = Duration::from_secs(10);
 
 /// Waits for a job on the socket that is standard input, and does it.
 pub fn run() -> io::Result<()> {
-    let parent = getppid();
-    // Idle workers end with their runner, however that ends.
+    // Idle workers end with their runner, however and whenever that ends.
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    if getppid() != parent {
+    let runner = std::env::var(PARENT).ok().and_then(|pid| pid.parse().ok());
+    if getppid().map(|pid| pid.as_raw_nonzero().get()) != runner {
         return Ok(());
     }
+    // Run from the kernel's link to its program, it would be called `exe`.
+    let _ = rustix::thread::set_name(c"loopback-agent");
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
     let listener = UnixListener::from(stdin);
     let stream = loop {

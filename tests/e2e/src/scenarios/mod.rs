@@ -6,6 +6,7 @@ mod audit_tamper;
 mod backup_restore;
 mod ca_rotation;
 mod clone;
+mod commands;
 mod gateway_restart;
 mod install;
 mod lab;
@@ -103,6 +104,12 @@ pub const ALL: &[Scenario] = &[
         "30 % of the packets are lost, then all for a while; the host comes back as who it was",
         Needs::INSTALLED_HOSTS,
         lossy_link::run,
+    ),
+    scenario(
+        "commands",
+        "ten hosts, one off: nine run at once, it once it is back, and what expired never",
+        Needs::INSTALLED_HOSTS,
+        commands::run,
     ),
     scenario(
         "gateway-restart",
