@@ -12,9 +12,12 @@
 //! its descendants does (`agent_core::runs::processes`), which proves the same: limits
 //! of memory, processes and processor time are refused there.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use protocol::v1::Limits;
 
@@ -23,6 +26,8 @@ pub const VARIABLE: &str = "LOOPBACK_CGROUP";
 const RUNNER: &str = "runner";
 const PROCS: &str = "cgroup.procs";
 const CPU_PERIOD_US: u64 = 100_000;
+/// From the making of a group to its program a moment passes.
+const YOUNG: Duration = Duration::from_secs(60);
 
 /// The group beneath which runs get theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,11 +132,22 @@ impl Base {
     }
 
     /// Removes groups of runs that are over and left processes, which are gone by now.
-    pub fn tidy(&self) {
-        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            if entry.file_name() != RUNNER && entry.file_type().is_ok_and(|it| it.is_dir()) {
+    /// `seen` is what stood there before: a group that is younger may wait for its
+    /// program.
+    pub fn tidy(&self, seen: &mut BTreeMap<OsString, Instant>) {
+        let now = Instant::now();
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let there: Vec<_> = entries
+            .filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()))
+            .map(|entry| entry.file_name())
+            .filter(|name| name != RUNNER)
+            .collect();
+        seen.retain(|name, _| there.contains(name));
+        for name in there {
+            let since = *seen.entry(name.clone()).or_insert(now);
+            if now.duration_since(since) > YOUNG {
                 // Fails while a process is in it.
-                let _ = fs::remove_dir(entry.path());
+                let _ = fs::remove_dir(self.path.join(name));
             }
         }
     }
@@ -212,6 +228,25 @@ mod tests {
         ] {
             assert_eq!(Base::find(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_group_that_waits_for_its_program_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = Base {
+            path: folder.path().to_owned(),
+            unified: false,
+        };
+        let path = folder.path().join("cmd_1");
+        fs::create_dir(&path).unwrap();
+        let mut seen = BTreeMap::new();
+        base.tidy(&mut seen);
+        assert!(path.exists());
+        for since in seen.values_mut() {
+            *since -= YOUNG * 2;
+        }
+        base.tidy(&mut seen);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -107,7 +107,10 @@ async fn go(
                 request: Some(request),
                 start_within_ms: u64::try_from(within).unwrap_or(0),
             };
-            let mut worker = hands.workers().connect().await?;
+            let mut worker = hands.workers().connect().await.inspect_err(|error| {
+                let error = error_chain(error);
+                tracing::warn!(%error, command.id = %command, "no worker for a run; the gateway will ask again");
+            })?;
             let job = Job {
                 kind: Some(of::Kind::Run(run)),
             };

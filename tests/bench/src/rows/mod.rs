@@ -1,6 +1,7 @@
 //! The rows: one experiment each.
 
 mod agent_idle;
+mod exec;
 mod fan_out;
 mod fleet_size;
 mod gateway_idle;
@@ -77,6 +78,21 @@ pub(crate) const ROWS: &[Row] = &[
         name: "fan-out",
         measures: "a command that does nothing, to 10,000 simulated agents",
         run: fan_out::run,
+    },
+    Row {
+        name: "fan-out-real",
+        measures: "/bin/true on 50 real agents, beside 50 ssh at once and Salt",
+        run: exec::fan_out,
+    },
+    Row {
+        name: "exec",
+        measures: "/bin/true on one host, beside asyncssh on an open connection",
+        run: exec::latency,
+    },
+    Row {
+        name: "output",
+        measures: "1 GB of one command's output, beside ssh host cat",
+        run: exec::output,
     },
     Row {
         name: "growth",

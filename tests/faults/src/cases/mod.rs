@@ -2,6 +2,7 @@
 
 mod agent;
 mod clock;
+mod commands;
 mod damage;
 mod descriptors;
 mod formats;
@@ -82,6 +83,12 @@ pub const ALL: &[Case] = &[
         &[46],
         "every fdatasync takes 500 ms longer, under concurrent writers",
         slow::abuse_46_slow_disk,
+    ),
+    case(
+        "commands",
+        &[],
+        "gateway and agents are killed at random moments while commands run on four hosts",
+        commands::random_kills,
     ),
     case(
         "agent-kill",
