@@ -203,6 +203,7 @@ fn runs() -> Vec<(&'static str, Vec<u8>)> {
         }),
         actor: "owner".to_owned(),
         ticket: "T-1".to_owned(),
+        reboot_code: Some(194),
     };
     let request = RunRequest {
         command: "cmd".to_owned(),
@@ -266,6 +267,11 @@ fn runs() -> Vec<(&'static str, Vec<u8>)> {
                 message: "why".to_owned(),
             })),
         ),
+        (
+            "run.rebooting",
+            report(R::Rebooting(RunReboot { count: 1 })),
+        ),
+        ("run.rebooted", report(R::Rebooted(RunReboot { count: 1 }))),
         ("run.cancel", order(O::Cancel(RunCancel {}))),
         (
             "run.output_stored",

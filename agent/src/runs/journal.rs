@@ -8,6 +8,8 @@
 //!     never           it shall never start; synced before that is said
 //!     lock            locked by the process that starts the program and watches it
 //!     spawned         a program was about to be started
+//!     reboot-1        it asked for a reboot; what follows is called `accepted-1`,
+//!                     `spawned-1`, and so on for each
 //!     ended           how it ended, as it is told to the gateway
 //!     taken           the gateway has stored that; only what was said is kept from then on
 //!     output-*        output that was not taken yet
@@ -26,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use agent_core::runs::journal::{Accepted, Journal};
+use agent_core::runs::journal::{Accepted, Journal, Reboot};
 use model::Timestamp;
 use model::ids::CommandId;
 use prost::Message;
@@ -40,6 +42,9 @@ const LOCK: &str = "lock";
 const SPAWNED: &str = "spawned";
 const ENDED: &str = "ended";
 const TAKEN: &str = "taken";
+const REBOOT: &str = "reboot-";
+/// Reboots that one run may ask for.
+pub const MOST_REBOOTS: u32 = 8;
 const LIFE: &str = "life";
 /// Where the watching process listens.
 pub const SOCKET: &str = "socket";
@@ -71,6 +76,12 @@ pub struct RunFolder {
 /// Held by the process that starts the program and watches it.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "closing it is what unlocks")] File);
+
+#[derive(Serialize, Deserialize)]
+struct RebootFile {
+    boot_id: String,
+    pieces: u64,
+}
 
 #[derive(Serialize, Deserialize)]
 struct AcceptedFile {
@@ -106,11 +117,7 @@ impl Runs {
 
     /// Writes that a run was accepted. Everything is on disk when this returns.
     pub fn accept(&self, command: CommandId, accepted: &Accepted) -> io::Result<()> {
-        let file = AcceptedFile {
-            boot_id: accepted.boot_id.clone(),
-            start_before_ms: accepted.start_before.as_millis(),
-        };
-        self.appear(command, ACCEPTED, &serde_json::to_vec(&file)?)
+        self.appear(command, ACCEPTED, &accepted_file(accepted)?)
     }
 
     /// Writes that a run shall never start.
@@ -218,7 +225,8 @@ impl RunFolder {
         if !self.path.try_exists()? {
             return Ok(Journal::default());
         }
-        let accepted = match read_bounded(&self.path.join(ACCEPTED)) {
+        let reboots = self.reboots();
+        let accepted = match read_bounded(&self.path.join(after(ACCEPTED, reboots))) {
             Ok(bytes) => {
                 // A record that makes no sense proves that there was one, in no boot
                 // that we know: such a run is not started.
@@ -237,9 +245,60 @@ impl RunFolder {
         Ok(Journal {
             never: self.has(NEVER),
             accepted,
-            spawned: self.has(SPAWNED),
+            spawned: self.has(&after(SPAWNED, reboots)),
             ended: self.has(ENDED),
+            reboot: (reboots > 0).then(|| Reboot {
+                count: reboots,
+                boot_id: self.reboot(reboots).boot_id,
+            }),
         })
+    }
+
+    /// How many reboots it has asked for.
+    pub fn reboots(&self) -> u32 {
+        let asked = |count: &u32| self.has(&format!("{REBOOT}{count}"));
+        (1..=MOST_REBOOTS).take_while(asked).last().unwrap_or(0)
+    }
+
+    /// Pieces of output that were written before the latest reboot.
+    pub fn pieces_before(&self) -> u64 {
+        match self.reboots() {
+            0 => 0,
+            count => self.reboot(count).pieces,
+        }
+    }
+
+    /// A record that makes no sense is of no boot that we know.
+    fn reboot(&self, count: u32) -> RebootFile {
+        let bytes = read_bounded(&self.path.join(format!("{REBOOT}{count}")));
+        let file = bytes
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        file.unwrap_or(RebootFile {
+            boot_id: String::new(),
+            pieces: 0,
+        })
+    }
+
+    /// Writes that it asks for a reboot. On disk when this returns.
+    pub fn ask_reboot(&self, _lock: &Lock, boot_id: &str, pieces: u64) -> io::Result<u32> {
+        let count = self.reboots() + 1;
+        let file = RebootFile {
+            boot_id: boot_id.to_owned(),
+            pieces,
+        };
+        replace(
+            &self.path,
+            &format!("{REBOOT}{count}"),
+            &serde_json::to_vec(&file)?,
+        )?;
+        Ok(count)
+    }
+
+    /// Writes that it is accepted again, after a reboot. On disk when this returns.
+    pub fn accept_again(&self, accepted: &Accepted) -> io::Result<()> {
+        let name = after(ACCEPTED, self.reboots());
+        replace(&self.path, &name, &accepted_file(accepted)?)
     }
 
     /// Takes the lock, unless another process has it.
@@ -272,7 +331,7 @@ impl RunFolder {
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(self.path.join(SPAWNED))
+            .open(self.path.join(after(SPAWNED, self.reboots())))
             .map(drop)
     }
 
@@ -299,13 +358,29 @@ impl RunFolder {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let name = entry.file_name();
-            let keep = [ACCEPTED, NEVER, LOCK, SPAWNED, ENDED, TAKEN];
-            if !name.to_str().is_some_and(|name| keep.contains(&name)) {
+            let keep = [ACCEPTED, NEVER, LOCK, SPAWNED, ENDED, TAKEN, REBOOT];
+            let kept = |name: &str| keep.iter().any(|it| name.starts_with(it));
+            if !name.to_str().is_some_and(kept) {
                 fs::remove_file(entry.path())?;
             }
         }
         Ok(())
     }
+}
+
+/// What a file is called after so many reboots.
+fn after(name: &str, reboots: u32) -> String {
+    match reboots {
+        0 => name.to_owned(),
+        count => format!("{name}-{count}"),
+    }
+}
+
+fn accepted_file(accepted: &Accepted) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&AcceptedFile {
+        boot_id: accepted.boot_id.clone(),
+        start_before_ms: accepted.start_before.as_millis(),
+    })?)
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
@@ -404,6 +479,30 @@ mod tests {
         assert!(run.read().unwrap().ended);
         runs.sweep(SystemTime::now() + KEPT + KEPT).unwrap();
         assert_eq!(run.read().unwrap(), Journal::default());
+    }
+
+    #[test]
+    fn after_each_reboot_the_journal_begins_anew() {
+        let (_folder, runs, command) = runs();
+        runs.accept(command, &accepted()).unwrap();
+        let run = runs.of(command);
+        let lock = run.lock().unwrap().unwrap();
+        run.spawned(&lock).unwrap();
+        assert_eq!(run.ask_reboot(&lock, "one", 7).unwrap(), 1);
+        let journal = run.read().unwrap();
+        assert_eq!((journal.accepted, journal.spawned), (None, false));
+        assert_eq!(journal.reboot.unwrap().boot_id, "one");
+        assert_eq!(run.pieces_before(), 7);
+        let again = Accepted {
+            boot_id: "two".to_owned(),
+            ..accepted()
+        };
+        run.accept_again(&again).unwrap();
+        run.spawned(&lock).unwrap();
+        assert!(run.spawned(&lock).is_err());
+        let journal = run.read().unwrap();
+        assert_eq!((journal.accepted, journal.spawned), (Some(again), true));
+        assert_eq!(run.ask_reboot(&lock, "two", 9).unwrap(), 2);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Nothing passes through a shell. What the program finds: a session of its own without
 //! a terminal, the usual mask and signals, standard input from memory (nothing unless
 //! given), and this environment: PATH, HOME, USER, LOGNAME, SHELL, LANG, which command
-//! it is, on which host, who asked and under which ticket, then the command's variables.
+//! it is, on which host, who asked and under which ticket, how many reboots it has asked
+//! for, then the command's variables.
 //! Secrets are there too, and nowhere else: not in arguments, not on disk.
 
 use std::ffi::CString;
@@ -58,6 +59,7 @@ impl Program {
         spec: &RunSpec,
         folder: &Path,
         group: Option<&Group>,
+        reboots: u32,
     ) -> Result<Self, String> {
         let own = rustix::process::geteuid().as_raw();
         let account = account(&spec.user, own)?;
@@ -99,7 +101,7 @@ impl Program {
         let name = words.next().ok_or("there is no program to start")?;
         let mut command = Command::new(&name);
         command.args(words);
-        environment(&mut command, request, spec, &account);
+        environment(&mut command, request, spec, &account, reboots);
         command.stdin(stdin(&spec.stdin)?);
         let groups = if switch { groups(&account) } else { Vec::new() };
         let inside = Inside {
@@ -282,7 +284,13 @@ fn ask(argv: &[&str]) -> Option<String> {
     output.status.success().then(|| text.trim().to_owned())
 }
 
-fn environment(command: &mut Command, request: &RunRequest, spec: &RunSpec, account: &Account) {
+fn environment(
+    command: &mut Command,
+    request: &RunRequest,
+    spec: &RunSpec,
+    account: &Account,
+    reboots: u32,
+) {
     command.env_clear();
     let path = if account.uid == 0 {
         PATH
@@ -300,6 +308,7 @@ fn environment(command: &mut Command, request: &RunRequest, spec: &RunSpec, acco
         ("LOOPBACK_HOST_ID", &request.host),
         ("LOOPBACK_ACTOR", &spec.actor),
         ("LOOPBACK_TICKET", &spec.ticket),
+        ("LOOPBACK_REBOOTS", &reboots.to_string()),
     ] {
         command.env(name, value);
     }

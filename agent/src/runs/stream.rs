@@ -8,8 +8,8 @@ use link::frame::{FrameReader, MAX_FRAME, write_message};
 use model::ids::CommandId;
 use model::{Timestamp, error_chain};
 use protocol::v1::{
-    EndKind, RunEnded, RunOrder, RunRefusal, RunRefused, RunReport, RunRequest, run_order,
-    run_report,
+    EndKind, RunEnded, RunOrder, RunReboot, RunRefusal, RunRefused, RunReport, RunRequest,
+    run_order, run_report,
 };
 use quinn::{RecvStream, SendStream};
 use tokio::io::{AsyncWriteExt, copy};
@@ -38,6 +38,8 @@ enum Course {
     Attend,
     /// It has ended.
     Tell(Box<RunEnded>),
+    /// It can be started again after so many reboots.
+    Rebooted(u32),
 }
 
 /// Serves the stream of one run to its end.
@@ -85,6 +87,7 @@ async fn go(
     let _room = hands.take_room();
     match course {
         Course::Refuse(code, message) => say(send, refuse(code, message)).await,
+        Course::Rebooted(count) => say(send, run_report::Body::Rebooted(RunReboot { count })).await,
         Course::Tell(ended) => {
             let folder = hands.runs().of(command);
             tell(&folder, *ended, request.output_from, send, receive).await
@@ -105,6 +108,7 @@ async fn go(
             let run = RunJob {
                 folder: hands.runs().of(command).path().display().to_string(),
                 request: Some(request),
+                boot_id: hands.boot_id().to_owned(),
                 start_within_ms: u64::try_from(within).unwrap_or(0),
             };
             let mut worker = hands.workers().connect().await.inspect_err(|error| {
@@ -247,6 +251,10 @@ fn decided(
                 boot_id: boot_id.to_owned(),
                 start_before: asked.start_before,
             };
+            if journal.reboot.is_some() {
+                run.accept_again(&accepted)?;
+                return Ok(Course::Start);
+            }
             match runs.accept(command, &accepted) {
                 Ok(()) => Ok(Course::Start),
                 // Another stream was quicker.
@@ -258,6 +266,9 @@ fn decided(
         }
         Verdict::Start => Ok(Course::Start),
         Verdict::Attend { .. } => Ok(Course::Attend),
+        Verdict::Rebooted => Ok(Course::Rebooted(
+            journal.reboot.map_or(0, |reboot| reboot.count),
+        )),
         Verdict::Tell => Ok(Course::Tell(Box::new(run.ended()?))),
         Verdict::EndCancelled => end(EndKind::Cancelled, "cancelled before it was started"),
         Verdict::EndExpired => end(EndKind::Expired, "it was not started in time"),

@@ -13,6 +13,10 @@
 //! the spool. While the gateway listens and does not keep up, output is not read from
 //! the program any more, which then waits: back-pressure instead of memory.
 //!
+//! A program may ask for a reboot by an exit code. That is written first; then the host
+//! is rebooted, and this process waits for its end. After the boot the gateway asks for
+//! the run again, and another worker starts the program again.
+//!
 //! A program that ends by itself may leave others behind, on purpose: a daemon, say.
 //! They live on and are counted (`left`). Their output is waited for a moment and then
 //! lost: who starts a daemon redirects its output. What is cancelled or ran too long
@@ -22,6 +26,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use agent_core::runs::mask::Masker;
@@ -30,8 +35,8 @@ use bytes::{Buf, BytesMut};
 use link::frame::{Deadlines, FrameReader, MAX_FRAME};
 use protocol::frame::encode;
 use protocol::v1::{
-    EndKind, RunAccepted, RunEnded, RunOrder, RunReport, RunRequest, RunSpec, RunStarted,
-    run_order, run_report,
+    EndKind, RunAccepted, RunEnded, RunOrder, RunReboot, RunReport, RunRequest, RunSpec,
+    RunStarted, run_order, run_report,
 };
 use rustix::process::{WaitOptions, getpid, set_child_subreaper, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,7 +47,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::cgroup::{self, Base};
-use super::journal::{Lock, RunFolder, SOCKET};
+use super::journal::{Lock, MOST_REBOOTS, RunFolder, SOCKET};
 use super::program::{Program, Started, forget_script};
 use super::spool::{Cursor, Found, MEMORY, Spool};
 use super::tree::Tree;
@@ -57,6 +62,8 @@ const AHEAD: usize = 256 << 10;
 const LINGER: Duration = Duration::from_secs(2);
 /// How long the killed are waited for. Who is alive then hangs in the kernel.
 const DEATH: Duration = Duration::from_secs(10);
+/// How long a reboot that was asked for may take to begin, and services to stop.
+const REBOOT: Duration = Duration::from_secs(300);
 /// Between two rounds of killing.
 const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// An agent may be silent for as long as it likes.
@@ -87,7 +94,10 @@ pub async fn run(job: RunJob, read: OwnedReadHalf, write: OwnedWriteHalf) -> io:
     let secrets: Vec<_> = spec.secrets.iter().map(|it| it.value.as_bytes()).collect();
     let masks = [Masker::new(secrets.clone()), Masker::new(secrets)];
     let mut watch = Watch {
-        spool: Spool::new(folder.path()),
+        spool: spool(&folder)?,
+        boot_id: job.boot_id.clone(),
+        reboot_code: spec.reboot_code,
+        rebooting: None,
         tree: Tree::new(None),
         clock: (request.server_time_ms, began),
         command: request.command.clone(),
@@ -166,6 +176,17 @@ struct Watch {
     ended: Option<RunEnded>,
     persisted: bool,
     broken_disk: bool,
+    boot_id: String,
+    reboot_code: Option<i32>,
+    /// Which reboot follows, once it asked for one.
+    rebooting: Option<u32>,
+}
+
+/// What was written before a reboot is kept until it is stored.
+fn spool(folder: &RunFolder) -> io::Result<Spool> {
+    let mut spool = Spool::left_in(folder.path())?;
+    spool.end_at(folder.pieces_before());
+    Ok(spool)
 }
 
 #[derive(Clone, Copy)]
@@ -191,7 +212,9 @@ impl Watch {
             None if cgroup::are_needed(&limits) => return Err(cgroup::MISSING.to_owned()),
             None => None,
         };
-        let program = Program::prepare(request, spec, self.folder.path(), group.as_ref());
+        let folder = self.folder.path();
+        let reboots = self.folder.reboots();
+        let program = Program::prepare(request, spec, folder, group.as_ref(), reboots);
         self.tree = Tree::new(group);
         let program = program?;
         self.folder
@@ -241,7 +264,9 @@ impl Watch {
             }
             if self.ended.is_none() && self.is_over(&mut [&mut out, &mut err], conn.is_some()) {
                 let kind = self.ending.as_ref().map_or(EndKind::Itself, |it| it.kind);
-                self.end(kind, "");
+                if !(kind == EndKind::Itself && self.asks_reboot()) {
+                    self.end(kind, "");
+                }
                 continue;
             }
             let room = conn.is_none() || self.spool.in_memory() < MEMORY;
@@ -310,6 +335,44 @@ impl Watch {
     fn spill(&mut self) {
         // The output is gone, and counted as such by what follows.
         self.broken_disk |= self.spool.spill().is_err();
+    }
+
+    /// Whether the program has asked for a reboot, which is on its way now.
+    fn asks_reboot(&mut self) -> bool {
+        let Some((Exit::Code(code), _)) = self.exit else {
+            return false;
+        };
+        if self.reboot_code != Some(code) || self.folder.reboots() >= MOST_REBOOTS {
+            return false;
+        }
+        for stream in 0..2 {
+            let rest = self.masks[stream].finish();
+            self.spool.push(stream_number(stream), rest);
+        }
+        let pieces = self.spool.next();
+        self.spill();
+        let written = self
+            .spool
+            .sync()
+            .and_then(|()| self.folder.ask_reboot(&self.lock, &self.boot_id, pieces));
+        let Ok(count) = written else {
+            // It ends with its code: what is not written must not be relied upon.
+            return false;
+        };
+        self.tree.leave();
+        self.rebooting = Some(count);
+        self.exit = None;
+        self.deadline = Some(Instant::now() + REBOOT);
+        let reboot = Command::new("systemctl")
+            .arg("reboot")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        if reboot.is_err() {
+            self.deadline = Some(Instant::now());
+        }
+        true
     }
 
     /// Whether there is nothing more to wait for.
@@ -401,7 +464,7 @@ impl Watch {
 
     /// Ends everything the run has started.
     fn stop(&mut self, kind: EndKind) {
-        if self.ended.is_some() || self.ending.is_some() {
+        if self.ended.is_some() || self.ending.is_some() || self.rebooting.is_some() {
             return;
         }
         if self.exit.is_some() {
@@ -421,6 +484,15 @@ impl Watch {
     fn late(&mut self) {
         if self.deadline.is_none_or(|at| Instant::now() < at) {
             return;
+        }
+        if self.rebooting.is_some() {
+            self.exit = self
+                .reboot_code
+                .map(|code| (Exit::Code(code), Instant::now()));
+            return self.end(
+                EndKind::Itself,
+                "it asked for a reboot, and the host did not reboot",
+            );
         }
         let Some(ending) = &mut self.ending else {
             return self.stop(EndKind::TimedOut);
@@ -481,6 +553,7 @@ struct Connection {
     out: BytesMut,
     cursor: Cursor,
     told: Told,
+    told_reboot: bool,
 }
 
 /// What has been told, in this order.
@@ -499,6 +572,7 @@ impl Connection {
             out: BytesMut::new(),
             cursor: Cursor::at(from),
             told: Told::Nothing,
+            told_reboot: false,
         }
     }
 
@@ -553,12 +627,16 @@ impl Connection {
                 Told::Started => match watch.spool.read(&mut self.cursor) {
                     Found::Piece(piece) => run_report::Body::Output(piece.into()),
                     Found::Gap(gap) => run_report::Body::Gap(gap),
-                    Found::Nothing => match &watch.ended {
-                        Some(ended) => {
+                    Found::Nothing => match (&watch.ended, watch.rebooting) {
+                        (Some(ended), _) => {
                             self.told = Told::Ended;
                             run_report::Body::Ended(ended.clone())
                         }
-                        None => return,
+                        (None, Some(count)) if !self.told_reboot => {
+                            self.told_reboot = true;
+                            run_report::Body::Rebooting(RunReboot { count })
+                        }
+                        (None, _) => return,
                     },
                 },
                 Told::Ended => return,

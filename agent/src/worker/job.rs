@@ -40,6 +40,9 @@ pub struct RunJob {
     /// Not to be started when more than this has passed since.
     #[prost(uint64, tag = "3")]
     pub start_within_ms: u64,
+    /// The name of this boot.
+    #[prost(string, tag = "4")]
+    pub boot_id: String,
 }
 
 /// A stream to serve.

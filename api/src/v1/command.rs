@@ -139,6 +139,12 @@ pub struct CreateCommand {
     /// How it spreads over the hosts.
     #[serde(default)]
     pub fan_out: FanOut,
+    /// Exit code by which the program asks for a reboot of its host. After the boot it
+    /// is started again, with `LOOPBACK_REBOOTS` counting, at most eight times; the run
+    /// ends with any other exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub reboot_exit_code: Option<u8>,
 }
 
 /// A secret on its way in; it is never given out.
@@ -262,6 +268,8 @@ pub struct CommandDefinition {
     pub script: Option<String>,
     /// What runs the script.
     pub interpreter: Vec<String>,
+    /// Exit code that asks for a reboot.
+    pub reboot_exit_code: Option<u8>,
     /// User to run as.
     pub user: Option<String>,
     /// Working directory.

@@ -54,6 +54,9 @@ pub(super) struct Run {
         allow_hyphen_values = true
     )]
     interpreter: Vec<String>,
+    /// Exit code by which the program asks for a reboot, after which it is started again (LOOPBACK_REBOOTS counts)
+    #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u8).range(1..))]
+    reboot_on: Option<u8>,
     /// User to run as [default: root]
     #[arg(long)]
     user: Option<String>,
@@ -314,6 +317,7 @@ fn body(command: &Run) -> Result<CreateCommand, Failure> {
         argv: command.argv.clone(),
         script: script.transpose()?,
         interpreter: command.interpreter.clone(),
+        reboot_exit_code: command.reboot_on,
         stdin: stdin.transpose()?,
         user: command.user.clone(),
         directory: command.dir.clone(),

@@ -166,6 +166,12 @@ pub fn definition(
             "a user has 1 to 64 of a-z, A-Z, 0-9, `.`, `_`, `-`, `$` and does not begin with `-`",
         ));
     }
+    if asked.reboot_exit_code == Some(0) {
+        return Err(Error::invalid(
+            "reboot_exit_code",
+            "0 is success; choose an exit code from 1 to 255",
+        ));
+    }
     variables(asked)?;
     limits(asked)?;
     timers(&asked.timers)?;
@@ -199,6 +205,7 @@ pub fn definition(
         batches: asked.fan_out.batches.clone(),
         stop_after: asked.fan_out.stop_after.clone(),
         priority: asked.fan_out.priority,
+        reboot_exit_code: asked.reboot_exit_code,
     })
 }
 
@@ -439,6 +446,7 @@ fn spec(
         stdin: definition.stdin.clone().unwrap_or_default().into_bytes(),
         run_timeout_ms: definition.run_ms,
         grace_ms: definition.grace_ms,
+        reboot_code: definition.reboot_exit_code.map(i32::from),
         limits: Some(Limits {
             memory_bytes: limits.memory_bytes.unwrap_or(0),
             processes: limits.processes.unwrap_or(0),

@@ -19,8 +19,8 @@ use model::Timestamp;
 use model::command::OutputStream;
 use protocol::frame::MAX_FRAME;
 use protocol::v1::{
-    Opening, RunCancel, RunOrder, RunOutputStored, RunReport, RunRequest, RunResultStored, RunSpec,
-    opening, run_order, run_report,
+    Opening, RunCancel, RunOrder, RunOutputStored, RunReboot, RunReport, RunRequest,
+    RunResultStored, RunSpec, opening, run_order, run_report,
 };
 use tokio::sync::mpsc;
 
@@ -151,6 +151,12 @@ impl Task {
             run_report::Body::Started(started) => {
                 let at = Timestamp::from_millis(started.at_ms);
                 self.tell(Report::Started(at), None).await;
+            }
+            run_report::Body::Rebooting(RunReboot { count }) => {
+                self.tell(Report::Reboot { count, done: false }, None).await;
+            }
+            run_report::Body::Rebooted(RunReboot { count }) => {
+                self.tell(Report::Reboot { count, done: true }, None).await;
             }
             run_report::Body::Output(output) => {
                 let stream = match output.stream {

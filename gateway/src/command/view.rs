@@ -65,6 +65,7 @@ pub fn definition(
         argv: definition.argv,
         script: definition.script,
         interpreter: definition.interpreter,
+        reboot_exit_code: definition.reboot_exit_code,
         user: definition.user,
         directory: definition.directory,
         environment: definition.environment,

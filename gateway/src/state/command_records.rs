@@ -123,6 +123,9 @@ pub struct CommandDefinitionRecordV1 {
     pub stop_after: Option<String>,
     /// Whose turn comes first.
     pub priority: Priority,
+    /// Exit code that asks for a reboot.
+    #[serde(default)]
+    pub reboot_exit_code: Option<u8>,
 }
 
 /// Hosts of a command.
@@ -238,6 +241,7 @@ impl RunRecordV1 {
             state: self.state,
             batch: self.batch,
             cancelling: self.cancelling,
+            rebooted: false,
             sent_at: self.sent_at,
             started_at: self.started_at,
             ended_at: self.ended_at,

@@ -105,6 +105,10 @@ pub struct RunSpec {
     /// Under which ticket, for the run's environment.
     #[prost(string, tag = "13")]
     pub ticket: String,
+    /// Exit code by which the program asks for a reboot, after which it is started
+    /// again. None when absent.
+    #[prost(sint32, optional, tag = "14")]
+    pub reboot_code: Option<i32>,
 }
 
 /// An environment variable.
@@ -163,7 +167,7 @@ pub struct Limits {
 #[derive(Clone, PartialEq, Message)]
 pub struct RunReport {
     /// What it says.
-    #[prost(oneof = "run_report::Body", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "run_report::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub body: Option<run_report::Body>,
 }
 
@@ -192,6 +196,13 @@ pub mod run_report {
         /// It will not be started here: the last report.
         #[prost(message, tag = "6")]
         Refused(RunRefused),
+        /// It has asked for a reboot, which follows.
+        #[prost(message, tag = "7")]
+        Rebooting(RunReboot),
+        /// It waits to be started again after the reboot that it asked for: ask again,
+        /// with what it runs. The last report.
+        #[prost(message, tag = "8")]
+        Rebooted(RunReboot),
     }
 }
 
@@ -208,6 +219,14 @@ pub struct RunStarted {
     /// Its process id.
     #[prost(uint32, tag = "2")]
     pub pid: u32,
+}
+
+/// A reboot that a run asked for.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct RunReboot {
+    /// How many of its reboots that is, from 1.
+    #[prost(uint32, tag = "1")]
+    pub count: u32,
 }
 
 /// A piece of output, as the process wrote it but for masked secrets.

@@ -8,6 +8,10 @@
 //!    └──► never                                 it shall not start any more
 //! ```
 //!
+//! A program may ask for a reboot and be started again after it: its journal then has
+//! another `accepted`, `spawned`, and so on for each time, and what is said here holds
+//! for each of them. What is between two of them is `reboots`.
+//!
 //! `accepted` is on the disk before anything is started; `spawned` is written by the
 //! process that starts the program, just before it does, while it holds the journal's
 //! lock, which it keeps until it ends. What is written survives the death of any
@@ -31,6 +35,17 @@ pub struct Journal {
     pub spawned: bool,
     /// It has ended, and the journal says how.
     pub ended: bool,
+    /// It asked for a reboot before this; what stands above is about what came after.
+    pub reboot: Option<Reboot>,
+}
+
+/// The latest reboot that a run asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reboot {
+    /// How many of its reboots that was, from 1.
+    pub count: u32,
+    /// The boot in which it asked.
+    pub boot_id: String,
 }
 
 /// A run that was accepted.
@@ -82,6 +97,8 @@ pub enum Verdict {
     },
     /// It has ended: tell how.
     Tell,
+    /// Say that the reboot it asked for is done, and that it can be started again.
+    Rebooted,
     /// Write that it was cancelled before it was started, and tell so.
     EndCancelled,
     /// Write that it expired before it was started, and tell so.
@@ -112,6 +129,9 @@ pub fn decide(journal: &Journal, asked: Asked, now: Now<'_>) -> Verdict {
         return Verdict::Never;
     }
     let Some(accepted) = &journal.accepted else {
+        if let Some(reboot) = &journal.reboot {
+            return after_reboot(reboot, asked, now);
+        }
         return match asked {
             Asked::Run { start_before } if now.time < start_before => Verdict::AcceptAndStart,
             Asked::Run { .. } => Verdict::TooLate,
@@ -134,6 +154,23 @@ pub fn decide(journal: &Journal, asked: Asked, now: Now<'_>) -> Verdict {
         }
         Asked::Settle { cancel: true } => Verdict::EndCancelled,
         Asked::Run { .. } | Asked::Settle { cancel: false } => Verdict::EndExpired,
+    }
+}
+
+/// About a run that has asked for a reboot and was not accepted since.
+fn after_reboot(reboot: &Reboot, asked: Asked, now: Now<'_>) -> Verdict {
+    let cancel = matches!(asked, Asked::Settle { cancel: true });
+    if now.locked {
+        return Verdict::Attend { cancel };
+    }
+    if reboot.boot_id == now.boot_id {
+        // Who was to see to the reboot is gone, and there was none.
+        return Verdict::EndLost(Lost::WatcherKilled);
+    }
+    match asked {
+        Asked::Run { start_before } if now.time < start_before => Verdict::AcceptAndStart,
+        Asked::Settle { cancel: true } => Verdict::EndCancelled,
+        Asked::Run { .. } | Asked::Settle { cancel: false } => Verdict::Rebooted,
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn definition(table: &mut Table, definition: &CommandDefinition, now:
         argv,
         script,
         interpreter,
+        reboot_exit_code,
         user,
         directory,
         environment,
@@ -69,6 +70,9 @@ pub(super) fn definition(table: &mut Table, definition: &CommandDefinition, now:
     }
     if !interpreter.is_empty() {
         table.property("interpreter", interpreter.join(" "));
+    }
+    if let Some(code) = reboot_exit_code {
+        table.property("reboots on", format!("exit code {code}"));
     }
     for line in script.iter().flat_map(|script| script.lines()) {
         table.property("script", line);

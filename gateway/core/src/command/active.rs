@@ -225,6 +225,12 @@ impl Active {
     }
 
     pub(super) fn asking(&self, run: &Run, now: Timestamp) -> Asking {
+        if run.rebooted && !run.cancelling {
+            // It was in time when it started first.
+            return Asking::Run {
+                start_before: now.saturating_add(self.timers.start),
+            };
+        }
         let sent = run.sent_at.unwrap_or(now);
         let in_time = now < self.deliver_until() || now < sent.saturating_add(self.timers.start);
         if run.cancelling || !in_time || now >= self.timers.valid_until {

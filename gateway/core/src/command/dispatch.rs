@@ -58,6 +58,13 @@ pub enum Report {
     Accepted,
     /// Its process was started.
     Started(Timestamp),
+    /// It asked for a reboot, which follows or is `done`.
+    Reboot {
+        /// How many of its reboots that is.
+        count: u32,
+        /// Whether the host is back.
+        done: bool,
+    },
     /// It has ended; the output is complete.
     Ended(Box<RunEnded>),
     /// It will not be started.
@@ -283,6 +290,9 @@ impl Dispatcher {
             }
             Report::Started(at) => {
                 active.change(host, |run| run.started(at));
+            }
+            Report::Reboot { count, done } => {
+                active.change(host, |run| run.reboots(count, done));
             }
             Report::Ended(ended) => {
                 active.change(host, |run| run.ended(&ended, now));

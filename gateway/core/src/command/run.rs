@@ -19,6 +19,9 @@ pub struct Run {
     pub batch: u32,
     /// Whether it is to be cancelled.
     pub cancelling: bool,
+    /// It waits on its host to be started again after a reboot that it asked for. Not
+    /// kept: a host that is asked how it went says so again.
+    pub rebooted: bool,
     /// When its request last left.
     pub sent_at: Option<Timestamp>,
     /// When the process started.
@@ -45,6 +48,7 @@ impl Run {
             state: RunState::Queued,
             batch,
             cancelling: false,
+            rebooted: false,
             sent_at: None,
             started_at: None,
             ended_at: None,
@@ -88,7 +92,17 @@ impl Run {
     pub(super) fn started(&mut self, at: Timestamp) {
         if self.is_out() {
             self.state = RunState::Started;
-            self.started_at = Some(at);
+            self.rebooted = false;
+            self.started_at = self.started_at.or(Some(at));
+        }
+    }
+
+    /// The host is about to reboot because of it, or has.
+    pub(super) fn reboots(&mut self, count: u32, done: bool) {
+        if self.is_out() {
+            self.rebooted = done;
+            let what = if done { "after" } else { "waits for" };
+            self.reason = Some(format!("{what} reboot {count}, which it asked for"));
         }
     }
 

@@ -35,8 +35,8 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
     };
     world.step("pull the mains of the tenth", || {
         off.power_loss()?;
-        world.wait_host(off.name(), "unreachable", SOON * 2, |host| {
-            host["connectivity"] == "unreachable"
+        world.wait_host(off.name(), "missed", SOON * 2, |host| {
+            host["connectivity"] != "connected"
         })
     })?;
     let expired = world.step("queue something for it that is valid for 3 s", || {
@@ -154,6 +154,23 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
             Ok(())
         },
     )?;
+    world.step("one that asks for two reboots goes on after each", || {
+        let script = "echo part $LOOPBACK_REBOOTS; [ $LOOPBACK_REBOOTS = 2 ] || exit 194; exit 7";
+        let args = [
+            "run",
+            "-w",
+            WORKSPACE,
+            "--host",
+            host.name(),
+            "--reboot-on",
+            "194",
+        ];
+        let args = [&args[..], &["--", "sh", "-c", script]].concat();
+        let output = world.cli().run(&args)?;
+        ensure!(output.code() == Some(7), "{output}");
+        ensure!(output.stdout == "part 0\npart 1\npart 2\n", "{output}");
+        world.wait_connected(host.name(), JOIN).map(drop)
+    })?;
     world.step("another user, no shell, no secrets in sight", || {
         other_user(&world, host)
     })
@@ -161,14 +178,12 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
 
 fn cancel_stubborn(world: &World, host: &Host) -> Result<()> {
     let script = "trap '' TERM\n\
-         (setsid sh -c 'trap \"\" TERM; (setsid sh -c \"trap : TERM; exec -a stubborn-3 sleep 7001\" &) ; exec sleep 7002' &)\n\
+         (setsid sh -c 'trap \"\" TERM; (setsid sh -c \"trap : TERM; sleep 7001\" &) ; exec sleep 7002' &)\n\
          nohup sleep 7003 >/dev/null 2>&1 &\n\
          sleep 7004";
     let id = detached(world, &["--host", host.name(), "--grace", "1s"], script)?;
     let sleepers = || -> Result<usize> {
-        let found = host
-            .exec(&["pgrep", "-cf", "sleep 700[1-4]|stubborn-3"])
-            .run()?;
+        let found = host.exec(&["pgrep", "-cf", "[s]leep 700[1-4]"]).run()?;
         found.stdout.trim().parse().context("a count")
     };
     wait::until("its processes", SOON, || {

@@ -213,6 +213,8 @@ impl Story {
                 *ran.entry((command.to_owned(), host.clone())).or_default() += 1;
             }
         }
+        // One whose connection has not seen a kill.
+        self.api = self.api.clone();
         let mut told = BTreeMap::new();
         for (command, code) in self.made.clone() {
             let path = format!("/v1/workspaces/{}/commands/{command}/runs", self.workspace);

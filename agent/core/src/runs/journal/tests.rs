@@ -68,6 +68,35 @@ fn what_is_watched_is_attended_and_ended_when_that_is_asked() {
 }
 
 #[test]
+fn what_asked_for_a_reboot_waits_for_it_and_starts_again_after_it() {
+    let journal = Journal {
+        reboot: Some(Reboot {
+            count: 1,
+            boot_id: "one".to_owned(),
+        }),
+        ..Journal::default()
+    };
+    let verdict = |asked, boot, locked| decide(&journal, asked, now(10, boot, locked));
+    assert_eq!(
+        verdict(run(60), "one", true),
+        Verdict::Attend { cancel: false }
+    );
+    let killed = Verdict::EndLost(Lost::WatcherKilled);
+    assert_eq!(verdict(run(60), "one", false), killed);
+    assert_eq!(verdict(SETTLE, "two", false), Verdict::Rebooted);
+    assert_eq!(verdict(run(9), "two", false), Verdict::Rebooted);
+    assert_eq!(verdict(CANCEL, "two", false), Verdict::EndCancelled);
+    assert_eq!(verdict(run(60), "two", false), Verdict::AcceptAndStart);
+    // From then on as at the first time: a loss of power does not start it once more.
+    let again = Journal {
+        accepted: accepted().accepted,
+        ..journal
+    };
+    let verdict = decide(&again, run(60), now(10, "three", false));
+    assert_eq!(verdict, Verdict::EndLost(Lost::Rebooted));
+}
+
+#[test]
 fn a_run_whose_watcher_was_killed_is_lost() {
     let journal = Journal {
         spawned: true,
@@ -164,7 +193,7 @@ impl Machine {
             }
             Verdict::Start => self.starting += 1,
             Verdict::Attend { cancel: true } => self.end(),
-            Verdict::Attend { cancel: false } | Verdict::TooLate => {}
+            Verdict::Attend { cancel: false } | Verdict::TooLate | Verdict::Rebooted => {}
             Verdict::Tell => self.told = Some(verdict),
             Verdict::EndCancelled | Verdict::EndExpired | Verdict::EndLost(_) => {
                 self.journal.ended = true;

@@ -205,6 +205,33 @@ fn a_busy_host_is_asked_again() {
 }
 
 #[test]
+fn a_run_that_rebooted_its_host_is_asked_to_go_on_however_late_that_is() {
+    let (mut scene, _) = Scene::new(plan(1, 0, &[], None), timers(), 1, &[1]);
+    scene.reports(1, Report::Started(at(1)));
+    let reboot = |done| Report::Reboot { count: 1, done };
+    scene.reports(1, reboot(false));
+    scene.reports(1, Report::Detached);
+    scene.does(Event::Unlinked(host(1)));
+    scene.waits(2 * 3600);
+    assert_eq!(scene.states(), [RunState::Started]);
+    let settle = Asking::Settle { cancel: false };
+    let outcome = scene.does(Event::Linked(host(1)));
+    assert_eq!(outcome.steps, [Step::Open((command(1), host(1)), settle)]);
+    scene.reports(1, reboot(true));
+    scene.reports(1, Report::Detached);
+    let outcome = scene.waits(1);
+    assert!(
+        matches!(outcome.steps[..], [Step::Open(_, Asking::Run { .. })]),
+        "{:?}",
+        outcome.steps
+    );
+    scene.reports(1, Report::Started(at(9000)));
+    let active = scene.dispatcher.command(command(1)).unwrap();
+    let run = active.run(host(1)).unwrap();
+    assert_eq!((run.started_at, run.rebooted), (Some(at(1)), false));
+}
+
+#[test]
 fn cancelling_settles_what_waits_and_tells_what_runs() {
     let (mut scene, _) = Scene::new(plan(2, 1, &[], None), timers(), 2, &[1, 2]);
     scene.reports(1, Report::Started(at(1)));
