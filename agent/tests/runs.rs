@@ -190,6 +190,10 @@ impl Run {
             }
             run_report::Body::Ended(ended) => heard.ended = Some(ended),
             run_report::Body::Refused(refused) => heard.refused = Some(refused),
+            // The tests' host is somebody's machine: nothing here asks for a reboot.
+            run_report::Body::Rebooting(reboot) | run_report::Body::Rebooted(reboot) => {
+                panic!("reboot {}", reboot.count)
+            }
         }
         true
     }
@@ -661,4 +665,55 @@ async fn a_runner_that_was_killed_is_replaced() {
     // And it goes with the agent.
     assert_eq!(world.host.stop().await, Some(0));
     eventually("no runner is left", || runners().is_empty()).await;
+}
+
+/// Free space is what a small file system of its own has; only root can make one.
+#[tokio::test(flavor = "multi_thread")]
+async fn abuse_41_a_host_whose_disk_is_full_declines_and_stays_linked() {
+    let gateway = Gateway::start();
+    let host = Host::new(&gateway);
+    let state = host.state();
+    std::fs::create_dir(&state).unwrap();
+    let mount = |args: &[&str]| {
+        let status = std::process::Command::new("mount").args(args).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let place = state.display().to_string();
+    if !mount(&[
+        "-t",
+        "tmpfs",
+        "-o",
+        "size=2m,mode=700",
+        "loopback-test",
+        &place,
+    ]) {
+        eprintln!("SKIPPED: a file system cannot be mounted here, which needs root");
+        return;
+    }
+    let _mounted = Mounted(place);
+    let mut host = host;
+    host.start();
+    host.status_when("linked", |status| status.is_linked())
+        .await;
+    let id = host.status().unwrap().identity.unwrap().host;
+    let mut world = World {
+        gateway,
+        host,
+        id,
+        next: 0,
+    };
+    assert_eq!(world.run_refused(sh("true")).await, RunRefusal::DiskFull);
+    assert!(world.host.status().unwrap().is_linked());
+    world.host.stop().await;
+}
+
+struct Mounted(String);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily: after a failed assertion the agent is still there.
+        let _ = std::process::Command::new("umount")
+            .args(["-l", &self.0])
+            .status();
+    }
 }
