@@ -137,17 +137,19 @@ pub async fn run(job: RunJob, read: OwnedReadHalf, write: OwnedWriteHalf) -> io:
 
 struct Signals {
     child: Signal,
-    // Listened for so that they do not end this process: when a host goes down, it is
-    // the program that is to end, and this process that writes how it did.
-    _ignored: [Signal; 3],
+    /// The host goes down. It is the program that is to end, and this process that
+    /// writes how it did.
+    terminate: Signal,
+    // Listened for so that they do not end this process.
+    _ignored: [Signal; 2],
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
         Ok(Self {
             child: signal(SignalKind::child())?,
+            terminate: signal(SignalKind::terminate())?,
             _ignored: [
-                signal(SignalKind::terminate())?,
                 signal(SignalKind::interrupt())?,
                 signal(SignalKind::hangup())?,
             ],
@@ -285,6 +287,12 @@ impl Watch {
                     None => (conn, orders) = (None, None),
                 },
                 _ = signals.child.recv() => self.reap(),
+                _ = signals.terminate.recv() => {
+                    // Nothing is left to write: the host must not wait for us.
+                    if self.rebooting.is_some() || self.persisted {
+                        return Ok(());
+                    }
+                }
                 accepted = listener.accept() => {
                     if let Ok((stream, _)) = accepted
                         && let Some((new, its, cancel)) = Connection::attach(stream).await
