@@ -13,18 +13,25 @@
 //! #proxy = "http://proxy.example.com:3128"      # else HTTPS_PROXY and its kin
 //! #log_file = "/var/log/loopback-agent/agent.log"  # where there is no journal
 //! #log_max_bytes = 10485760
+//!
+//! #[[exporter]]                                 # what can be scraped through the link
+//! #name = "node"
+//! #url = "http://127.0.0.1:9100/metrics"        # on this host's loopback only
 //! ```
 //!
 //! Without `runtime_dir` the socket is in /run/loopback-agent for the agent of the
 //! machine, which has the default `state_dir`; any other agent (the demo's, a test's)
 //! keeps it in its state folder, so that two agents never meet.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use agent_core::exporter::{Exporter, NotAnExporter};
 use link::dial::{NotATarget, Proxy, ProxyError, ProxyRules, Target};
 use link::identity::{NotAPin, SpkiSha256};
+use model::facts::MAX_EXPORTERS;
 use release::Channel;
 use serde::Deserialize;
 
@@ -64,6 +71,15 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
     /// Most that the log files take.
     pub log_max_bytes: u64,
+    /// What can be scraped through the link, beside the agent itself.
+    pub exporters: Vec<Exporter>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExporterText {
+    name: String,
+    url: String,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +98,8 @@ struct Text {
     proxy: Option<String>,
     log_file: Option<PathBuf>,
     log_max_bytes: Option<u64>,
+    #[serde(default, rename = "exporter")]
+    exporters: Vec<ExporterText>,
 }
 
 /// Why there is no configuration.
@@ -140,6 +158,21 @@ pub enum BadValue {
     /// Too small to hold anything.
     #[error("must be at least 65536")]
     LogSize,
+    /// Not an exporter of this host.
+    #[error("`{name}`")]
+    Exporter {
+        /// Its name, as far as it can be shown.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: NotAnExporter,
+    },
+    /// Two exporters share a name.
+    #[error("two have the name `{0}`")]
+    SameName(String),
+    /// More than anybody needs.
+    #[error("at most {MAX_EXPORTERS} can be configured")]
+    TooMany,
 }
 
 impl Config {
@@ -212,8 +245,29 @@ impl Config {
             proxy,
             log_file: absolute(text.log_file, "log_file")?,
             log_max_bytes,
+            exporters: exporters(&text.exporters).map_err(at("exporter"))?,
         })
     }
+}
+
+fn exporters(texts: &[ExporterText]) -> Result<Vec<Exporter>, BadValue> {
+    if texts.len() > MAX_EXPORTERS {
+        return Err(BadValue::TooMany);
+    }
+    let mut names = BTreeSet::new();
+    texts
+        .iter()
+        .map(|text| {
+            let name = || model::names::clean(&text.name, 64);
+            if !names.insert(&text.name) {
+                return Err(BadValue::SameName(name()));
+            }
+            Exporter::new(&text.name, &text.url).map_err(|source| BadValue::Exporter {
+                name: name(),
+                source,
+            })
+        })
+        .collect()
 }
 
 fn parse_gateway(text: &str) -> Result<Target, BadValue> {
@@ -302,6 +356,25 @@ mod tests {
                 "configuration key log_max_bytes: must be at least 65536",
             ),
             ("gateway = ", "TOML parse error at line 1"),
+            (
+                &format!("{gateway}[[exporter]]\nname = 'node'\nurl = 'http://192.0.2.1:9100/'"),
+                "configuration key exporter: `node`: only exporters on this host are asked",
+            ),
+            (
+                &format!("{gateway}[[exporter]]\nname = 'a b'\nurl = 'http://127.0.0.1/'"),
+                "configuration key exporter: `a b`: a name has 1 to 64",
+            ),
+            (
+                &format!(
+                    "{gateway}{0}{0}",
+                    "[[exporter]]\nname = 'a'\nurl = 'http://[::1]:1/'\n"
+                ),
+                "configuration key exporter: two have the name `a`",
+            ),
+            (
+                &format!("{gateway}[[exporter]]\nname = 'a'\nport = 1"),
+                "unknown field `port`",
+            ),
         ] {
             let said = parse(text).unwrap_err();
             assert!(said.contains(expected), "{text}: {said}");

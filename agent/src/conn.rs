@@ -11,6 +11,7 @@
 //! later after what was ordered has left. Reports wait for the engine, so a gateway
 //! that floods is slowed down by flow control, not stored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::{Conn, DialFailure, Purpose};
@@ -26,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::plan::Plan;
+use crate::scrape::Scraper;
 use crate::streams;
 
 /// Orders in the queue of one connection. The engine never waits: a connection that
@@ -161,7 +163,7 @@ pub async fn run(
         reader: FrameReader::new(receive, MAX_FRAME, READ),
     };
     let ended = match purpose {
-        Purpose::Link => talk(stream, &mut link, &mut orders, report).await,
+        Purpose::Link => talk(stream, &mut link, plan.scraper(), &mut orders, report).await,
         Purpose::Enrol => enrol(stream, &mut link, &mut orders, report).await,
     };
     if let Some(why) = ended {
@@ -191,6 +193,7 @@ struct Stream {
 async fn talk<F: Future<Output = ()>>(
     mut stream: Stream,
     link: &mut Link,
+    scraper: Option<Arc<Scraper>>,
     orders: &mut mpsc::Receiver<Order>,
     report: impl Fn(Happened) -> F,
 ) -> Option<String> {
@@ -225,7 +228,7 @@ async fn talk<F: Future<Output = ()>>(
                 Err(error) => return Some(ended_by(link, &error)),
             },
             Ok((send, receive)) = connection.accept_bi() => {
-                opened.spawn(streams::decline(send, receive));
+                opened.spawn(streams::decline(send, receive, scraper.clone()));
             }
             Some(_) = opened.join_next(), if !opened.is_empty() => {}
             end = link.carrier_ended() => return Some(error_chain(&end)),

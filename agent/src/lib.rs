@@ -12,6 +12,7 @@
 //! * [`engine`]: the loop around the core, with [`conn`] for each connection and
 //!   [`streams`] for what the gateway opens on it;
 //! * [`clock`], [`facts`], [`shutdown`]: what it learns from the machine;
+//! * [`scrape`], [`metrics`]: what it measures, and whom it asks on this host;
 //! * [`local`], [`status`]: what it tells people on this host;
 //! * [`doctor`], [`commands`]: the other commands;
 //! * [`service`], [`log`]: systemd and logs.
@@ -26,7 +27,9 @@ pub mod engine;
 pub mod facts;
 pub mod local;
 pub mod log;
+pub mod metrics;
 pub mod plan;
+pub mod scrape;
 pub mod service;
 pub mod shutdown;
 pub mod state;
