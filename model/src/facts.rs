@@ -65,11 +65,16 @@ const MANY: usize = 64;
 /// Most exporters of one host.
 pub const MAX_EXPORTERS: usize = 16;
 
+/// What the agent's own samples are called where exporters have names. No exporter is
+/// called so.
+pub const OWN_EXPORTER: &str = "agent";
+
 /// Whether this can be the name of an exporter: 1 to 64 of `a-z`, `0-9`, `_` and `-`,
 /// beginning with a letter or digit. Names stand in URLs and labels.
 pub fn is_exporter_name(name: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    (1..=64).contains(&name.len())
+    name != OWN_EXPORTER
+        && (1..=64).contains(&name.len())
         && name.bytes().all(|byte| word(byte) || b"_-".contains(&byte))
         && name.as_bytes().first().copied().is_some_and(word)
 }

@@ -43,7 +43,7 @@ pub enum NotAnExporter {
 impl fmt::Display for NotAnExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Name => "a name has 1 to 64 of a-z, 0-9, `_`, `-`, and begins with a letter or digit",
+            Self::Name => "a name has 1 to 64 of a-z, 0-9, `_`, `-`, begins with a letter or digit, and is not `agent`",
             Self::Scheme => "the URL must begin with http://",
             Self::NotLoopback => {
                 "only exporters on this host are asked: the URL's host must be localhost, [::1] or an address in 127.0.0.0/8"
@@ -200,7 +200,16 @@ mod tests {
         ] {
             assert_eq!(Exporter::new("node", url), Err(why), "{url}");
         }
-        for name in ["", "-x", "Node", "a/b", "a b", "é", &"a".repeat(65)] {
+        for name in [
+            "",
+            "-x",
+            "agent",
+            "Node",
+            "a/b",
+            "a b",
+            "é",
+            &"a".repeat(65),
+        ] {
             let made = Exporter::new(name, "http://127.0.0.1/");
             assert_eq!(made, Err(E::Name), "{name}");
         }
