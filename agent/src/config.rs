@@ -19,6 +19,9 @@
 //! #url = "http://127.0.0.1:9100/metrics"        # on this host's loopback only
 //! ```
 //!
+//! The installer writes this file anew each time. Exporters can stand in a file of their
+//! own beside it, `exporters.toml`, which is the operator's.
+//!
 //! Without `runtime_dir` the socket is in /run/loopback-agent for the agent of the
 //! machine, which has the default `state_dir`; any other agent (the demo's, a test's)
 //! keeps it in its state folder, so that two agents never meet.
@@ -41,6 +44,8 @@ pub const STATE_DIR: &str = "/var/lib/loopback-agent";
 pub const RUNTIME_DIR: &str = "/run/loopback-agent";
 /// Port of `gateway` when its URL has none.
 const HTTPS_PORT: u16 = 443;
+/// Beside the configuration: exporters that outlive the next installation.
+const EXPORTERS: &str = "exporters.toml";
 /// A configuration is a dozen lines.
 const MAX_SIZE: u64 = 64 << 10;
 
@@ -102,6 +107,14 @@ struct Text {
     exporters: Vec<ExporterText>,
 }
 
+/// What may stand in [`EXPORTERS`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MoreText {
+    #[serde(default, rename = "exporter")]
+    exporters: Vec<ExporterText>,
+}
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -114,9 +127,6 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
-    /// Far larger than any configuration.
-    #[error("{0} is too large for a configuration")]
-    TooLarge(PathBuf),
     /// Not TOML, or a key that is unknown, missing or of another type.
     #[error("understand the configuration: {0}")]
     Toml(String),
@@ -182,16 +192,36 @@ impl Config {
             path: path.to_owned(),
             source,
         };
-        if fs::metadata(path).map_err(read)?.len() > MAX_SIZE {
-            return Err(ConfigError::TooLarge(path.to_owned()));
-        }
-        Self::parse(&fs::read_to_string(path).map_err(read)?, env)
+        let text = read_file(path).map_err(read)?;
+        let beside = path.with_file_name(EXPORTERS);
+        let more = match read_file(&beside) {
+            Ok(more) => more,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => {
+                return Err(ConfigError::Read {
+                    path: beside,
+                    source,
+                });
+            }
+        };
+        Self::parse_both(&text, &more, env)
     }
 
     /// Reads the text of a configuration.
     pub fn parse(text: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let text: Text =
-            toml::from_str(text).map_err(|error| ConfigError::Toml(error.to_string()))?;
+        Self::parse_both(text, "", env)
+    }
+
+    fn parse_both(
+        text: &str,
+        more: &str,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let toml = |error: toml::de::Error| ConfigError::Toml(error.to_string());
+        let mut text: Text = toml::from_str(text).map_err(toml)?;
+        let more: MoreText = toml::from_str(more)
+            .map_err(|error| ConfigError::Toml(format!("in {EXPORTERS}: {error}")))?;
+        text.exporters.extend(more.exporters);
         let at = |key| move |source| ConfigError::Value { key, source };
         let gateway = parse_gateway(&text.gateway).map_err(at("gateway"))?;
         let link = match &text.link {
@@ -268,6 +298,13 @@ fn exporters(texts: &[ExporterText]) -> Result<Vec<Exporter>, BadValue> {
             })
         })
         .collect()
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > MAX_SIZE {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    fs::read_to_string(path)
 }
 
 fn parse_gateway(text: &str) -> Result<Target, BadValue> {
@@ -379,6 +416,33 @@ mod tests {
             let said = parse(text).unwrap_err();
             assert!(said.contains(expected), "{text}: {said}");
         }
+    }
+
+    #[test]
+    fn exporters_may_stand_in_a_file_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        let one = |name: &str| format!("[[exporter]]\nname = '{name}'\nurl = 'http://[::1]:1/'\n");
+        let gateway = "gateway = 'https://gw'\n".to_owned();
+        fs::write(&path, gateway + &one("a")).unwrap();
+        let names = || {
+            let config = Config::load(&path, |_| None);
+            let config = config.map_err(|error| model::error_chain(&error))?;
+            Ok::<_, String>(
+                config
+                    .exporters
+                    .iter()
+                    .map(|it| it.name().to_owned())
+                    .collect(),
+            )
+        };
+        assert_eq!(names(), Ok(vec!["a".to_owned()]));
+        fs::write(dir.path().join(EXPORTERS), one("b")).unwrap();
+        assert_eq!(names(), Ok(vec!["a".to_owned(), "b".to_owned()]));
+        fs::write(dir.path().join(EXPORTERS), one("a")).unwrap();
+        assert!(names().unwrap_err().contains("two have the name `a`"));
+        fs::write(dir.path().join(EXPORTERS), "gateway = 'https://other'").unwrap();
+        assert!(names().unwrap_err().contains("in exporters.toml"));
     }
 
     #[test]

@@ -293,6 +293,13 @@ impl Metrics {
             "Free space on the disk that holds the gateway's state",
             metrics.state_free_bytes.clone(),
         );
+        // At zero from the beginning: the first failure is an increase only then.
+        for outcome in ["committed", "conflict", "unavailable", "unknown", "fenced"] {
+            metrics.commits.get_or_create(&OutcomeLabel { outcome });
+        }
+        for outcome in ["ok", "not_linked", "exporter_failed", "timeout", "busy"] {
+            metrics.scrapes.get_or_create(&OutcomeLabel { outcome });
+        }
         Self {
             registry: Arc::new(registry),
             ..metrics

@@ -37,6 +37,8 @@ const AT_A_TIME: usize = 32;
 const OF_ONE_HOST: usize = 4;
 /// What the host is given less than the asker, so that its own words arrive in time.
 const MARGIN: Duration = Duration::from_millis(250);
+/// The scrape's own limit, around all of it, comes first.
+const NEVER: Duration = Duration::from_secs(600);
 /// Told to a host whose answer nobody waits for any more.
 const NOT_WANTED: VarInt = VarInt::from_u32(0);
 /// Longest reason of a host that is passed on.
@@ -157,12 +159,12 @@ async fn ask(
     let opening = Opening {
         kind: Some(opening::Kind::Scrape(request)),
     };
-    write_message(&mut send, &opening, MAX_FRAME, left)
+    write_message(&mut send, &opening, MAX_FRAME, NEVER)
         .await
         .map_err(|error| lost(&error))?;
     let deadlines = Deadlines {
-        idle: left,
-        frame: left,
+        idle: NEVER,
+        frame: NEVER,
     };
     let mut reader = FrameReader::new(receive, MAX_FRAME, deadlines);
     let taken = take(&mut reader, accepted).await;
