@@ -295,10 +295,10 @@ impl Metrics {
         );
         // At zero from the beginning: the first failure is an increase only then.
         for outcome in ["committed", "conflict", "unavailable", "unknown", "fenced"] {
-            metrics.commits.get_or_create(&OutcomeLabel { outcome });
+            let _ = metrics.commits.get_or_create(&OutcomeLabel { outcome });
         }
         for outcome in ["ok", "not_linked", "exporter_failed", "timeout", "busy"] {
-            metrics.scrapes.get_or_create(&OutcomeLabel { outcome });
+            let _ = metrics.scrapes.get_or_create(&OutcomeLabel { outcome });
         }
         Self {
             registry: Arc::new(registry),

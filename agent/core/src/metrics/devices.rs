@@ -9,6 +9,7 @@ const SECTOR: u64 = 512;
 const MAX_DEVICES: usize = 512;
 
 type Reader = fn(u64) -> String;
+type Field = fn(&Space) -> u64;
 
 fn plain(value: u64) -> String {
     value.to_string()
@@ -203,7 +204,7 @@ pub(super) fn network(text: &mut Text, readings: &Readings) -> Outcome {
 }
 
 pub(super) fn file_systems(text: &mut Text, readings: &Readings) -> Outcome {
-    let rows: [(&str, &str, fn(&Space) -> u64); 5] = [
+    let rows: [(&str, &str, Field); 5] = [
         (
             "node_filesystem_size_bytes",
             "Size of file systems in bytes.",

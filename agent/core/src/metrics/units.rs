@@ -7,11 +7,15 @@
 //!
 //! ```text
 //! we                                        systemd
-//!   "\0AUTH EXTERNAL <uid in hex>\r\n"  ─►
+//!   "\0AUTH EXTERNAL <uid in hex>\r\n
+//!    BEGIN\r\n"                         ─►
 //!                                      ◄─   "OK <id>\r\n"
-//!   "BEGIN\r\n", the call               ─►
+//!   the call                           ─►
 //!                                      ◄─   the answer: a(ssssssouso)
 //! ```
+//!
+//! `BEGIN` goes ahead of the answer: a call that systemd reads together with it lies in
+//! its buffer until more comes, which never does.
 
 use super::text::{Kind, Text};
 use super::{Outcome, Readings};
@@ -39,7 +43,7 @@ pub fn greeting(uid: u32) -> Vec<u8> {
         .bytes()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    format!("\0AUTH EXTERNAL {hex}\r\n").into_bytes()
+    format!("\0AUTH EXTERNAL {hex}\r\nBEGIN\r\n").into_bytes()
 }
 
 /// What follows once the greeting was answered with a line that begins with `OK `.
@@ -74,7 +78,7 @@ pub fn call() -> Vec<u8> {
     message.append(&mut fields);
     pad(&mut message, 8);
     message.append(&mut body);
-    [b"BEGIN\r\n".to_vec(), message].concat()
+    message
 }
 
 /// How many bytes follow the [`HEAD`] of a message.
