@@ -13,18 +13,28 @@
 //! #proxy = "http://proxy.example.com:3128"      # else HTTPS_PROXY and its kin
 //! #log_file = "/var/log/loopback-agent/agent.log"  # where there is no journal
 //! #log_max_bytes = 10485760
+//!
+//! #[[exporter]]                                 # what can be scraped through the link
+//! #name = "node"
+//! #url = "http://127.0.0.1:9100/metrics"        # on this host's loopback only
 //! ```
+//!
+//! The installer writes this file anew each time. Exporters can stand in a file of their
+//! own beside it, `exporters.toml`, which is the operator's.
 //!
 //! Without `runtime_dir` the socket is in /run/loopback-agent for the agent of the
 //! machine, which has the default `state_dir`; any other agent (the demo's, a test's)
 //! keeps it in its state folder, so that two agents never meet.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use agent_core::exporter::{Exporter, NotAnExporter};
 use link::dial::{NotATarget, Proxy, ProxyError, ProxyRules, Target};
 use link::identity::{NotAPin, SpkiSha256};
+use model::facts::MAX_EXPORTERS;
 use release::Channel;
 use serde::Deserialize;
 
@@ -34,6 +44,8 @@ pub const STATE_DIR: &str = "/var/lib/loopback-agent";
 pub const RUNTIME_DIR: &str = "/run/loopback-agent";
 /// Port of `gateway` when its URL has none.
 const HTTPS_PORT: u16 = 443;
+/// Beside the configuration: exporters that outlive the next installation.
+const EXPORTERS: &str = "exporters.toml";
 /// A configuration is a dozen lines.
 const MAX_SIZE: u64 = 64 << 10;
 
@@ -64,6 +76,15 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
     /// Most that the log files take.
     pub log_max_bytes: u64,
+    /// What can be scraped through the link, beside the agent itself.
+    pub exporters: Vec<Exporter>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExporterText {
+    name: String,
+    url: String,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +103,16 @@ struct Text {
     proxy: Option<String>,
     log_file: Option<PathBuf>,
     log_max_bytes: Option<u64>,
+    #[serde(default, rename = "exporter")]
+    exporters: Vec<ExporterText>,
+}
+
+/// What may stand in [`EXPORTERS`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MoreText {
+    #[serde(default, rename = "exporter")]
+    exporters: Vec<ExporterText>,
 }
 
 /// Why there is no configuration.
@@ -96,9 +127,6 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
-    /// Far larger than any configuration.
-    #[error("{0} is too large for a configuration")]
-    TooLarge(PathBuf),
     /// Not TOML, or a key that is unknown, missing or of another type.
     #[error("understand the configuration: {0}")]
     Toml(String),
@@ -140,6 +168,21 @@ pub enum BadValue {
     /// Too small to hold anything.
     #[error("must be at least 65536")]
     LogSize,
+    /// Not an exporter of this host.
+    #[error("`{name}`")]
+    Exporter {
+        /// Its name, as far as it can be shown.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: NotAnExporter,
+    },
+    /// Two exporters share a name.
+    #[error("two have the name `{0}`")]
+    SameName(String),
+    /// More than anybody needs.
+    #[error("at most {MAX_EXPORTERS} can be configured")]
+    TooMany,
 }
 
 impl Config {
@@ -149,16 +192,36 @@ impl Config {
             path: path.to_owned(),
             source,
         };
-        if fs::metadata(path).map_err(read)?.len() > MAX_SIZE {
-            return Err(ConfigError::TooLarge(path.to_owned()));
-        }
-        Self::parse(&fs::read_to_string(path).map_err(read)?, env)
+        let text = read_file(path).map_err(read)?;
+        let beside = path.with_file_name(EXPORTERS);
+        let more = match read_file(&beside) {
+            Ok(more) => more,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => {
+                return Err(ConfigError::Read {
+                    path: beside,
+                    source,
+                });
+            }
+        };
+        Self::parse_both(&text, &more, env)
     }
 
     /// Reads the text of a configuration.
     pub fn parse(text: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let text: Text =
-            toml::from_str(text).map_err(|error| ConfigError::Toml(error.to_string()))?;
+        Self::parse_both(text, "", env)
+    }
+
+    fn parse_both(
+        text: &str,
+        more: &str,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let toml = |error: toml::de::Error| ConfigError::Toml(error.to_string());
+        let mut text: Text = toml::from_str(text).map_err(toml)?;
+        let more: MoreText = toml::from_str(more)
+            .map_err(|error| ConfigError::Toml(format!("in {EXPORTERS}: {error}")))?;
+        text.exporters.extend(more.exporters);
         let at = |key| move |source| ConfigError::Value { key, source };
         let gateway = parse_gateway(&text.gateway).map_err(at("gateway"))?;
         let link = match &text.link {
@@ -212,8 +275,36 @@ impl Config {
             proxy,
             log_file: absolute(text.log_file, "log_file")?,
             log_max_bytes,
+            exporters: exporters(&text.exporters).map_err(at("exporter"))?,
         })
     }
+}
+
+fn exporters(texts: &[ExporterText]) -> Result<Vec<Exporter>, BadValue> {
+    if texts.len() > MAX_EXPORTERS {
+        return Err(BadValue::TooMany);
+    }
+    let mut names = BTreeSet::new();
+    texts
+        .iter()
+        .map(|text| {
+            let name = || model::names::clean(&text.name, 64);
+            if !names.insert(&text.name) {
+                return Err(BadValue::SameName(name()));
+            }
+            Exporter::new(&text.name, &text.url).map_err(|source| BadValue::Exporter {
+                name: name(),
+                source,
+            })
+        })
+        .collect()
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > MAX_SIZE {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    fs::read_to_string(path)
 }
 
 fn parse_gateway(text: &str) -> Result<Target, BadValue> {
@@ -302,10 +393,56 @@ mod tests {
                 "configuration key log_max_bytes: must be at least 65536",
             ),
             ("gateway = ", "TOML parse error at line 1"),
+            (
+                &format!("{gateway}[[exporter]]\nname = 'node'\nurl = 'http://192.0.2.1:9100/'"),
+                "configuration key exporter: `node`: only exporters on this host are asked",
+            ),
+            (
+                &format!("{gateway}[[exporter]]\nname = 'a b'\nurl = 'http://127.0.0.1/'"),
+                "configuration key exporter: `a b`: a name has 1 to 64",
+            ),
+            (
+                &format!(
+                    "{gateway}{0}{0}",
+                    "[[exporter]]\nname = 'a'\nurl = 'http://[::1]:1/'\n"
+                ),
+                "configuration key exporter: two have the name `a`",
+            ),
+            (
+                &format!("{gateway}[[exporter]]\nname = 'a'\nport = 1"),
+                "unknown field `port`",
+            ),
         ] {
             let said = parse(text).unwrap_err();
             assert!(said.contains(expected), "{text}: {said}");
         }
+    }
+
+    #[test]
+    fn exporters_may_stand_in_a_file_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        let one = |name: &str| format!("[[exporter]]\nname = '{name}'\nurl = 'http://[::1]:1/'\n");
+        let gateway = "gateway = 'https://gw'\n".to_owned();
+        fs::write(&path, gateway + &one("a")).unwrap();
+        let names = || {
+            let config = Config::load(&path, |_| None);
+            let config = config.map_err(|error| model::error_chain(&error))?;
+            Ok::<_, String>(
+                config
+                    .exporters
+                    .iter()
+                    .map(|it| it.name().to_owned())
+                    .collect(),
+            )
+        };
+        assert_eq!(names(), Ok(vec!["a".to_owned()]));
+        fs::write(dir.path().join(EXPORTERS), one("b")).unwrap();
+        assert_eq!(names(), Ok(vec!["a".to_owned(), "b".to_owned()]));
+        fs::write(dir.path().join(EXPORTERS), one("a")).unwrap();
+        assert!(names().unwrap_err().contains("two have the name `a`"));
+        fs::write(dir.path().join(EXPORTERS), "gateway = 'https://other'").unwrap();
+        assert!(names().unwrap_err().contains("in exporters.toml"));
     }
 
     #[test]

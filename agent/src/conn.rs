@@ -11,6 +11,7 @@
 //! later after what was ordered has left. Reports wait for the engine, so a gateway
 //! that floods is slowed down by flow control, not stored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::{Conn, DialFailure, Purpose};
@@ -26,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::plan::Plan;
+use crate::scrape::Scraper;
 use crate::streams::{self, Hands};
 
 /// Orders in the queue of one connection. The engine never waits: a connection that
@@ -162,7 +164,10 @@ pub async fn run(
         reader: FrameReader::new(receive, MAX_FRAME, READ),
     };
     let ended = match purpose {
-        Purpose::Link => talk(stream, &mut link, &mut orders, report, &hands).await,
+        Purpose::Link => {
+            let scraper = plan.scraper();
+            talk(stream, &mut link, scraper, &mut orders, report, &hands).await
+        }
         Purpose::Enrol => enrol(stream, &mut link, &mut orders, report).await,
     };
     if let Some(why) = ended {
@@ -192,6 +197,7 @@ struct Stream {
 async fn talk<F: Future<Output = ()>>(
     mut stream: Stream,
     link: &mut Link,
+    scraper: Option<Arc<Scraper>>,
     orders: &mut mpsc::Receiver<Order>,
     report: impl Fn(Happened) -> F,
     hands: &Hands,
@@ -227,7 +233,7 @@ async fn talk<F: Future<Output = ()>>(
                 Err(error) => return Some(ended_by(link, &error)),
             },
             Ok((send, receive)) = connection.accept_bi() => {
-                opened.spawn(streams::serve(send, receive, hands.clone()));
+                opened.spawn(streams::serve(send, receive, hands.clone(), scraper.clone()));
             }
             Some(_) = opened.join_next(), if !opened.is_empty() => {}
             end = link.carrier_ended() => return Some(error_chain(&end)),

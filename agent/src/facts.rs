@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use agent_core::exporter::Exporter;
 use agent_core::facts::{Clues, Readings, assemble, mounts};
 use agent_core::io::FactsDigest;
 use model::facts::{Disk, Facts};
@@ -25,9 +26,13 @@ pub struct FactsReader {
 }
 
 impl FactsReader {
-    /// Reads them anew.
-    pub fn read(&mut self) -> FactsDigest {
-        let facts = assemble(&readings(), crate::VERSION, crate::ARCH, self.last.as_ref());
+    /// Reads them anew, with the names of these exporters.
+    pub fn read(&mut self, exporters: &[Exporter]) -> FactsDigest {
+        let readings = Readings {
+            exporters: exporters.iter().map(|it| it.name().to_owned()).collect(),
+            ..readings()
+        };
+        let facts = assemble(&readings, crate::VERSION, crate::ARCH, self.last.as_ref());
         if self.last.as_ref() != Some(&facts) {
             self.wire = facts.clone().into();
             self.digest
@@ -86,6 +91,7 @@ fn readings() -> Readings {
         machine_id: first_of(&["/etc/machine-id", "/var/lib/dbus/machine-id"]),
         clues: clues(),
         disks: disks(),
+        exporters: Vec::new(),
     }
 }
 
@@ -154,8 +160,8 @@ mod tests {
     #[test]
     fn this_machine_has_facts_and_they_stay_the_same() {
         let mut reader = FactsReader::default();
-        let first = reader.read();
-        assert_eq!(reader.read(), first);
+        let first = reader.read(&[]);
+        assert_eq!(reader.read(&[]), first);
         let facts = reader.wire();
         assert_eq!(facts.os, "linux");
         assert_eq!(facts.agent_version, crate::VERSION);

@@ -13,6 +13,7 @@
 //!   [`streams`] for what the gateway opens on it;
 //! * [`runs`]: commands on this host; [`worker`]: the processes that do the work;
 //! * [`clock`], [`facts`], [`shutdown`]: what it learns from the machine;
+//! * [`scrape`], [`metrics`]: what it measures, and whom it asks on this host;
 //! * [`local`], [`status`]: what it tells people on this host;
 //! * [`doctor`], [`commands`]: the other commands;
 //! * [`service`], [`log`]: systemd and logs.
@@ -27,8 +28,10 @@ pub mod engine;
 pub mod facts;
 pub mod local;
 pub mod log;
+pub mod metrics;
 pub mod plan;
 pub mod runs;
+pub mod scrape;
 pub mod service;
 pub mod shutdown;
 pub mod state;

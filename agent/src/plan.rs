@@ -3,15 +3,18 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use agent_core::{KEEP_ALIVE, Purpose, Rung};
 use link::dial::{DialError, DialLimits, Link, dial_udp, dial_websocket};
 use link::tls::{Credentials, Verifier};
 use link::transport::{Client, ConfigError};
 use link::trust::{TrustBundle, TrustError, TrustStore};
+use model::ids::HostId;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::scrape::Scraper;
 use crate::state::{State, StateError};
 
 /// The transport gives a connection up after three keepalives without an answer.
@@ -24,6 +27,7 @@ pub struct Plan {
     config: Config,
     client: Client,
     rung: Rung,
+    identity: Option<(HostId, u64)>,
 }
 
 /// Why nothing can be dialled from here.
@@ -92,6 +96,7 @@ impl Plan {
             };
             return Self::stranger(config, trust, clock, rung);
         };
+        let who = (identity.host, identity.generation);
         let key = state.key().map_err(PlanError::State)?.to_der();
         let credentials = Credentials {
             certificate: identity.certificate,
@@ -100,7 +105,11 @@ impl Plan {
         let trust = TrustStore::new(identity.trust);
         let verifier =
             Verifier::of_gateways(trust, Some(identity.deployment), clock.for_verifier());
-        Self::with(config, verifier, Some(credentials), rung)
+        let plan = Self::with(config, verifier, Some(credentials), rung)?;
+        Ok(Self {
+            identity: Some(who),
+            ..plan
+        })
     }
 
     /// Dials without credentials.
@@ -116,7 +125,7 @@ impl Plan {
 
     fn with(
         config: &Config,
-        verifier: std::sync::Arc<Verifier>,
+        verifier: Arc<Verifier>,
         credentials: Option<Credentials>,
         rung: Rung,
     ) -> Result<Self, PlanError> {
@@ -126,7 +135,16 @@ impl Plan {
             config: config.clone(),
             client,
             rung,
+            identity: None,
         })
+    }
+
+    /// Who answers scrapes on the link, with the exporters that are configured as it is
+    /// dialled.
+    pub fn scraper(&self) -> Option<Arc<Scraper>> {
+        let (host, generation) = self.identity?;
+        let exporters = self.config.exporters.clone();
+        Some(Arc::new(Scraper::new(host, generation, exporters)))
     }
 
     /// Dials.

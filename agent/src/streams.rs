@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::runs;
 use crate::runs::journal::Runs;
+use crate::scrape::Scraper;
 use crate::worker::Workers;
 
 /// For the first frame.
@@ -116,7 +117,12 @@ impl Hands {
 }
 
 /// Serves one stream.
-pub async fn serve(mut send: SendStream, receive: RecvStream, hands: Hands) {
+pub async fn serve(
+    mut send: SendStream,
+    receive: RecvStream,
+    hands: Hands,
+    scraper: Option<Arc<Scraper>>,
+) {
     let deadlines = Deadlines {
         idle: WITHIN,
         frame: WITHIN,
@@ -124,11 +130,14 @@ pub async fn serve(mut send: SendStream, receive: RecvStream, hands: Hands) {
     let mut reader = FrameReader::new(receive, MAX_FRAME, deadlines);
     let opening: Option<Opening> = reader.next().await.ok().flatten();
     let reader = FrameReader::new(reader.into_inner(), MAX_FRAME, READ);
-    match opening.and_then(|opening| opening.kind) {
-        Some(opening::Kind::Run(request)) => {
+    match (opening.and_then(|opening| opening.kind), scraper) {
+        (Some(opening::Kind::Run(request)), _) => {
             runs::stream::serve(request, send, reader, &hands).await;
         }
-        None => {
+        (Some(opening::Kind::Scrape(request)), Some(scraper)) => {
+            scraper.answer(&request, &mut send).await;
+        }
+        (Some(opening::Kind::Scrape(_)) | None, _) => {
             let _ = send.reset(UNKNOWN_KIND);
         }
     }

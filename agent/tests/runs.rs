@@ -54,7 +54,7 @@ impl World {
     }
 
     async fn ask(&self, request: &RunRequest) -> Run {
-        let link = self
+        let (link, _) = self
             .gateway
             .manners(|manners| manners.link.clone())
             .unwrap();
@@ -120,7 +120,7 @@ impl World {
 
     fn stable_id(&self) -> Option<usize> {
         self.gateway
-            .manners(|manners| manners.link.as_ref().map(quinn::Connection::stable_id))
+            .manners(|manners| manners.link.as_ref().map(|(link, _)| link.stable_id()))
     }
 }
 

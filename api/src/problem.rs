@@ -89,6 +89,8 @@ problems! {
     ForeignOrigin "foreign_origin" 403 "web pages of other origins are not served",
     /// Absent, or invisible to the caller: the two look the same.
     NotFound "not_found" 404 "there is no such thing",
+    /// The host's agent is configured with no such exporter.
+    NoSuchExporter "no_such_exporter" 404 "the host has no such exporter",
     /// The path exists, the method does not.
     MethodNotAllowed "method_not_allowed" 405 "this path has other methods",
     /// The thing is not in a state that allows this.
@@ -117,6 +119,10 @@ problems! {
     HeadersTooLarge "headers_too_large" 431 "the header fields are too large",
     /// A fault of ours.
     Internal "internal" 500 "the gateway has failed",
+    /// An exporter on a host, or the host itself, gave no metrics.
+    ExporterFailed "exporter_failed" 502 "the host gave no metrics",
+    /// The host has no link at the moment.
+    NotLinked "not_linked" 503 "the host is not connected",
     /// Not now.
     Unavailable "unavailable" 503 "the gateway cannot do this at the moment",
     /// The request took too long.

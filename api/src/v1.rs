@@ -7,6 +7,7 @@ pub mod certificate_authority;
 pub mod command;
 pub mod event;
 pub mod host;
+pub mod monitoring;
 pub mod people;
 pub mod system;
 pub mod tenancy;
@@ -29,6 +30,7 @@ pub fn operations() -> Vec<Operation> {
         tenancy::operations(),
         agent_token::operations(),
         host::operations(),
+        monitoring::operations(),
         command::operations(),
         event::operations(),
         audit::operations(),

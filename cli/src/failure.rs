@@ -280,10 +280,16 @@ mod tests {
         for code in ProblemCode::ALL {
             let expected = match code {
                 MalformedRequest | BodyTooLarge | UnsupportedMediaType | Invalid => 2,
-                NotFound | Gone => 3,
+                NotFound | NoSuchExporter | Gone => 3,
                 Unauthenticated | Forbidden | ExceedsMaker | ForeignOrigin => 4,
                 Conflict | NameTaken | NotEmpty | IdempotencyMismatch => 5,
-                RateLimited | Unavailable | Timeout | StorageFull | IdempotencyInProgress => 6,
+                RateLimited
+                | Unavailable
+                | NotLinked
+                | ExporterFailed
+                | Timeout
+                | StorageFull
+                | IdempotencyInProgress => 6,
                 MethodNotAllowed | HeadersTooLarge | Misdirected | Internal => 1,
             };
             assert_eq!(failure(*code).exit_code(), expected, "{code:?}");

@@ -28,6 +28,7 @@ use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
 use crate::rate::{Limits, Quota};
 use crate::releases::Releases;
+use crate::scrape::Scrapes;
 use crate::state::catalog::Catalog;
 use crate::state::records::RestoredRecordV1;
 use crate::tasks::Tasks;
@@ -61,6 +62,8 @@ pub struct App {
     pub links: Links,
     /// Commands at work.
     pub commands: Commands,
+    /// Scrapes of hosts.
+    pub scrapes: Scrapes,
     /// What followers of a workspace are told.
     pub events: EventHub,
     /// When API keys were used, until it is written down.
@@ -123,6 +126,7 @@ impl App {
     /// Like [`App::commit`], with the store's own refusals apart, for callers that
     /// know what a conflict means.
     pub async fn try_commit(&self, batch: Batch) -> Result<Result<Rev, CommitError>> {
+        let entries = batch.audit_entries() as u64;
         let rev = match self.store.commit(batch).await {
             Ok(rev) => rev,
             Err(error) => {
@@ -131,6 +135,7 @@ impl App {
             }
         };
         self.metrics.committed();
+        self.metrics.audit_entries.inc_by(entries);
         self.mirror.wait_for(rev, VISIBLE_WITHIN).await?;
         Ok(Ok(rev))
     }

@@ -321,6 +321,11 @@ impl CertificateAuthority {
         }
     }
 
+    /// When the authority that signs ends.
+    pub fn active_until(&self) -> Timestamp {
+        self.state.load().active.known.not_after
+    }
+
     /// The fingerprint of the authority that signs.
     pub fn active_fingerprint(&self) -> [u8; 32] {
         self.state.load().active.known.fingerprint()

@@ -129,6 +129,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes in a request's head.
     pub header_bytes: usize,
+    /// Bytes of metrics that one scrape of a host may bring.
+    pub scrape_bytes: usize,
     /// HTTP connections.
     pub connections: usize,
     /// HTTP connections of one source.
@@ -260,6 +262,8 @@ impl Default for Limits {
             enrolments_per_source_per_minute: 300,
             body_bytes: 1 << 20,
             header_bytes: 32 << 10,
+            // Ten times what a busy host with a large exporter has.
+            scrape_bytes: 4 << 20,
             connections: 4096,
             connections_per_source: 512,
         }

@@ -35,6 +35,7 @@ pub mod rate;
 pub mod reconcile;
 pub mod refusals;
 pub mod releases;
+pub mod scrape;
 pub mod serve;
 pub mod state;
 pub mod tasks;

@@ -5,12 +5,15 @@
 //! the set of series, and no host's name or secret can slip into a label. Callers
 //! pass `&'static str` to make that hard to get wrong.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::link::accept::Handshakes;
 use gateway_store::{CommitError, Stats};
+use model::Timestamp;
+use model::command::RunState;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -49,6 +52,14 @@ pub struct Metrics {
     /// HTTP connections open.
     pub http_connections: Gauge,
     store: StoreMetrics,
+    scrapes: Family<OutcomeLabel, Counter>,
+    scrape_seconds: Histogram,
+    runs: Family<StateLabel, Gauge>,
+    commands_at_work: Gauge,
+    frozen: Gauge,
+    certificates: Family<CertificateLabel, Gauge>,
+    state_size_bytes: Gauge,
+    state_free_bytes: Gauge,
 }
 
 /// The store's writer, as it was when somebody last asked. Batches over groups is how
@@ -102,6 +113,16 @@ struct SummaryLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabel {
+    certificate: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TaskLabel {
     task: &'static str,
 }
@@ -132,6 +153,14 @@ impl Metrics {
             audit_entries: Counter::default(),
             http_connections: Gauge::default(),
             store: StoreMetrics::default(),
+            scrapes: Family::default(),
+            scrape_seconds: Histogram::new(SECONDS),
+            runs: Family::default(),
+            commands_at_work: Gauge::default(),
+            frozen: Gauge::default(),
+            certificates: Family::default(),
+            state_size_bytes: Gauge::default(),
+            state_free_bytes: Gauge::default(),
             registry: Arc::default(),
         };
         registry.register(
@@ -224,6 +253,53 @@ impl Metrics {
         );
         registry.register("hosts", "Hosts by state", metrics.hosts.clone());
         registry.register("panics", "Panics caught", metrics.panics.clone());
+        registry.register(
+            "scrapes",
+            "Scrapes of hosts asked for",
+            metrics.scrapes.clone(),
+        );
+        registry.register(
+            "scrape_duration_seconds",
+            "Time that scrapes of hosts took",
+            metrics.scrape_seconds.clone(),
+        );
+        registry.register(
+            "runs",
+            "Runs by state, of commands that are not finished",
+            metrics.runs.clone(),
+        );
+        registry.register(
+            "commands_at_work",
+            "Commands that are not finished",
+            metrics.commands_at_work.clone(),
+        );
+        registry.register(
+            "frozen",
+            "Whether automatic actions stand still",
+            metrics.frozen.clone(),
+        );
+        registry.register(
+            "certificate_expiry_timestamp_seconds",
+            "When the gateway's own certificates end",
+            metrics.certificates.clone(),
+        );
+        registry.register(
+            "state_size_bytes",
+            "Size of the disk that holds the gateway's state",
+            metrics.state_size_bytes.clone(),
+        );
+        registry.register(
+            "state_free_bytes",
+            "Free space on the disk that holds the gateway's state",
+            metrics.state_free_bytes.clone(),
+        );
+        // At zero from the beginning: the first failure is an increase only then.
+        for outcome in ["committed", "conflict", "unavailable", "unknown", "fenced"] {
+            let _ = metrics.commits.get_or_create(&OutcomeLabel { outcome });
+        }
+        for outcome in ["ok", "not_linked", "exporter_failed", "timeout", "busy"] {
+            let _ = metrics.scrapes.get_or_create(&OutcomeLabel { outcome });
+        }
         Self {
             registry: Arc::new(registry),
             ..metrics
@@ -314,6 +390,46 @@ impl Metrics {
         self.hosts
             .get_or_create(&SummaryLabel { summary })
             .set(count);
+    }
+
+    /// A scrape of a host ended with `outcome` after `took`.
+    pub fn scrape(&self, outcome: &'static str, took: Duration) {
+        self.scrapes.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.scrape_seconds.observe(took.as_secs_f64());
+    }
+
+    /// `runs` of the `commands` that are not finished are in these states.
+    pub fn commands(&self, commands: usize, runs: &BTreeMap<RunState, u64>) {
+        self.commands_at_work
+            .set(i64::try_from(commands).unwrap_or(i64::MAX));
+        for state in RunState::ALL {
+            let count = runs.get(state).copied().unwrap_or(0);
+            let label = StateLabel {
+                state: state.as_str(),
+            };
+            self.runs
+                .get_or_create(&label)
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Whether automatic actions stand still.
+    pub fn frozen(&self, frozen: bool) {
+        self.frozen.set(i64::from(frozen));
+    }
+
+    /// When a certificate of the gateway's own ends.
+    pub fn certificate(&self, certificate: &'static str, not_after: Timestamp) {
+        self.certificates
+            .get_or_create(&CertificateLabel { certificate })
+            .set(not_after.as_millis() / 1000);
+    }
+
+    /// The disk that holds the state.
+    pub fn disk(&self, size: u64, free: u64) {
+        let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.state_size_bytes.set(bytes(size));
+        self.state_free_bytes.set(bytes(free));
     }
 
     /// The store's own counts.

@@ -41,6 +41,7 @@ use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
 use crate::reconcile;
 use crate::releases::Releases;
+use crate::scrape::Scrapes;
 use crate::state::catalog::Catalog;
 use crate::state::records::RestoredRecordV1;
 use crate::tasks::{Failure, Tasks};
@@ -145,6 +146,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         ca: Arc::new(ca),
         links: Links::new(started, config.agents.grace_after_start),
         commands: Commands::open(&state).await?,
+        scrapes: Scrapes::default(),
         events: EventHub::new(u64::from_be_bytes(crate::keys::random())),
         key_uses: KeyUses::default(),
         rates: Rates::new(&config),

@@ -40,6 +40,9 @@ pub struct Facts {
     pub agent_version: String,
     /// When the host booted, by its own clock, seconds since the epoch.
     pub booted_at_secs: i64,
+    /// Names of the exporters on the host that its metrics can be scraped from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exporters: Vec<String>,
 }
 
 /// One mounted file system.
@@ -59,6 +62,23 @@ pub struct Disk {
 const SHORT: usize = 128;
 const MANY: usize = 64;
 
+/// Most exporters of one host.
+pub const MAX_EXPORTERS: usize = 16;
+
+/// What the agent's own samples are called where exporters have names. No exporter is
+/// called so.
+pub const OWN_EXPORTER: &str = "agent";
+
+/// Whether this can be the name of an exporter: 1 to 64 of `a-z`, `0-9`, `_` and `-`,
+/// beginning with a letter or digit. Names stand in URLs and labels.
+pub fn is_exporter_name(name: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name != OWN_EXPORTER
+        && (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| word(byte) || b"_-".contains(&byte))
+        && name.as_bytes().first().copied().is_some_and(word)
+}
+
 impl Facts {
     /// The same facts, bounded and harmless to print.
     pub fn cleaned(mut self) -> Self {
@@ -75,6 +95,9 @@ impl Facts {
         ] {
             *text = clean(text, SHORT);
         }
+        self.exporters.retain(|name| is_exporter_name(name));
+        self.exporters.truncate(MAX_EXPORTERS);
+        self.exporters.shrink_to_fit();
         self.addresses.truncate(MANY);
         self.disks.truncate(MANY);
         // Half a million empty entries fit into one frame; what held them must go, too.

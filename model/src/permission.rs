@@ -147,6 +147,8 @@ permissions! {
     HostCommandList "project.workspace.host.command.list",
     /// Cancel commands, others' too.
     HostCommandCancel "project.workspace.host.command.cancel",
+    /// Read metrics of hosts, taken by their agents or by exporters on them.
+    HostMetricsRead "project.workspace.host.metrics.read",
     /// Open a recorded interactive shell on a host: root for many purposes.
     HostShellSession "project.workspace.host.shell_session",
 }

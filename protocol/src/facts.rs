@@ -29,6 +29,7 @@ impl From<v1::Facts> for model::facts::Facts {
             machine_id: wire.machine_id,
             agent_version: wire.agent_version,
             booted_at_secs: wire.booted_at_secs,
+            exporters: wire.exporters,
         }
         .cleaned()
     }
@@ -60,6 +61,7 @@ impl From<model::facts::Facts> for v1::Facts {
             machine_id: facts.machine_id,
             agent_version: facts.agent_version,
             booted_at_secs: facts.booted_at_secs,
+            exporters: facts.exporters,
         }
     }
 }

@@ -45,6 +45,9 @@
 //! output it still wants; the agent answers from its journal where things stand. The
 //! journal, not the stream, is why a command runs once.
 //!
+//! A scrape of metrics is one question and one answer: `Opening{scrape: exporter,
+//! deadline, size}`, then pieces of text, then how it ended.
+//!
 //! The *generation counter* finds clones. Each side stores the last value before
 //! it relies on it; two disks with one past cannot both hold the newest value
 //! (`gateway-core` decides what a mismatch means). `Reidentify` asks an agent to

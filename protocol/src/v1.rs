@@ -6,12 +6,14 @@
 //! durations milliseconds.
 
 mod run;
+mod scrape;
 
 use std::fmt;
 
 use prost::{Enumeration, Message, Oneof};
 
 pub use run::*;
+pub use scrape::*;
 
 /// First message on an enrolment connection.
 #[derive(Clone, PartialEq, Message)]
@@ -438,6 +440,9 @@ pub struct Facts {
     /// When the host booted, seconds since the epoch.
     #[prost(int64, tag = "14")]
     pub booted_at_secs: i64,
+    /// Names of the exporters that can be scraped through the agent.
+    #[prost(string, repeated, tag = "15")]
+    pub exporters: Vec<String>,
 }
 
 /// One mounted file system.

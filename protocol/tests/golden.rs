@@ -27,6 +27,7 @@ fn facts() -> Facts {
         machine_id: "abc".to_owned(),
         agent_version: "0.1.0".to_owned(),
         booted_at_secs: 1_700_000_000,
+        exporters: Vec::new(),
     }
 }
 
@@ -169,6 +170,7 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
     ]
     .into_iter()
     .chain(runs())
+    .chain(scrapes())
     .collect()
 }
 
@@ -280,6 +282,47 @@ fn runs() -> Vec<(&'static str, Vec<u8>)> {
         (
             "run.result_stored",
             order(O::ResultStored(RunResultStored {})),
+        ),
+    ]
+}
+
+fn scrapes() -> Vec<(&'static str, Vec<u8>)> {
+    use scrape_reply::Body as S;
+    let reply = |body| frame::encode(&ScrapeReply { body: Some(body) });
+    let request = ScrapeRequest {
+        host: "hst".to_owned(),
+        generation: 2,
+        exporter: "node".to_owned(),
+        server_time_ms: 1_700_000_000_000,
+        deadline_ms: 10_000,
+        max_bytes: 4 << 20,
+    };
+    let ended = ScrapeEnded {
+        status: ScrapeStatus::HttpStatus.into(),
+        message: "why".to_owned(),
+        format: ScrapeFormat::OpenMetrics.into(),
+    };
+    let exporters = Facts {
+        exporters: vec!["node".to_owned(), "mysql".to_owned()],
+        ..Facts::default()
+    };
+    vec![
+        (
+            "opening.scrape",
+            frame::encode(&Opening {
+                kind: Some(opening::Kind::Scrape(request)),
+            }),
+        ),
+        (
+            "scrape.text",
+            reply(S::Text(ScrapeText {
+                data: b"up 1\n".to_vec(),
+            })),
+        ),
+        ("scrape.ended", reply(S::Ended(ended))),
+        (
+            "agent.facts.exporters",
+            agent(agent_frame::Body::Facts(exporters)),
         ),
     ]
 }

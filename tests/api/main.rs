@@ -5,6 +5,7 @@ mod audit;
 mod events;
 mod hostile;
 mod matrix;
+mod monitoring_files;
 mod paths;
 mod requests;
 mod successor;

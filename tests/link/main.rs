@@ -7,6 +7,7 @@
 mod commands;
 mod floods;
 mod identities;
+mod monitoring;
 mod packets;
 
 use model::tenancy::Environment;

@@ -15,14 +15,18 @@
 //! * [`bounds`]: how long a host stays away, at most;
 //! * [`held`]: the counter of an identity that replaces another one;
 //! * [`runs`]: whether a command may be started here, and what of its output is hidden;
-//! * [`facts`]: parsers of what the kernel says about a host.
+//! * [`facts`]: parsers of what the kernel says about a host;
+//! * [`metrics`]: what a host measures, as text for Prometheus;
+//! * [`exporter`]: other programs on the host that measure, and how they are asked.
 
 pub mod agent;
 pub mod backoff;
 pub mod bounds;
+pub mod exporter;
 pub mod facts;
 pub mod held;
 pub mod io;
+pub mod metrics;
 mod race;
 pub mod refusal;
 pub mod runs;

@@ -54,7 +54,9 @@ impl Engine {
             }
             Action::StoreGrant(conn, grant) => events.push_back(self.store_grant(conn, &grant)),
             Action::StoreTrust(trust) => self.store_trust(&trust, events),
-            Action::ReadFacts => events.push_back(Event::FactsRead(self.facts.read())),
+            Action::ReadFacts => {
+                events.push_back(Event::FactsRead(self.facts.read(&self.config.exporters)))
+            }
             Action::SendFacts(conn) => {
                 let facts = self.facts.wire().clone();
                 self.send(conn, agent_frame::Body::Facts(facts), events);
@@ -132,7 +134,7 @@ impl Engine {
         // Made and on disk before anybody sees it: the answer may get lost.
         let key = self.state.key().map_err(|error| error_chain(&error))?;
         let csr = key.request().map_err(|error| error_chain(&error))?;
-        self.facts.read();
+        self.facts.read(&self.config.exporters);
         Ok(EnrolRequest {
             token: String::clone(&token),
             csr,

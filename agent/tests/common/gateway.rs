@@ -8,10 +8,12 @@ use futures_util::{SinkExt, StreamExt, future};
 use link::accept::{Acceptor, AdmissionLimits};
 use link::carrier::{Hub, PumpLimits, SUBPROTOCOL, WsMessage, pump};
 use link::frame::{Deadlines, FrameReader, MAX_FRAME, write_message};
+use link::identity::CertIdentity;
 use link::tls::{Peer, Verifier, peer_of};
 use link::transport::{IDLE_TIMEOUT, endpoint_config, server_config};
 use link::trust::TrustStore;
 use link::verify::system_clock;
+use model::ids::HostId;
 use protocol::v1::{
     AgentFrame, EnrolReply, EnrolRequest, Facts, GatewayFrame, GoodbyeReason, Grant, HeartbeatAck,
     Hello, Refusal, RefusalCode, Reidentify, Settings, Welcome, agent_frame, enrol_reply,
@@ -58,8 +60,8 @@ pub(crate) struct Manners {
     pub(crate) reidentify: bool,
     pub(crate) probe: Option<u64>,
     pub(crate) time_offset_ms: i64,
-    /// The link that was welcomed last.
-    pub(crate) link: Option<quinn::Connection>,
+    /// The link that was welcomed last, for streams beside the control stream.
+    pub(crate) link: Option<(quinn::Connection, HostId)>,
     host: u8,
     counter: u64,
 }
@@ -293,8 +295,10 @@ async fn talk(connection: &quinn::Connection, rung: &'static str, shared: &Share
     });
     let first = shared.manners.lock().unwrap().welcome();
     let refused = matches!(first, gateway_frame::Body::Refused(_));
-    if !refused {
-        shared.manners.lock().unwrap().link = Some(connection.clone());
+    if let Ok(Peer::Agent(proven)) = peer_of(connection, &shared.verifier)
+        && let CertIdentity::Agent { host, .. } = proven.identity
+    {
+        shared.manners.lock().unwrap().link = Some((connection.clone(), host));
     }
     tell(&mut send, first).await?;
     if refused {

@@ -67,6 +67,14 @@ pub(super) enum Command {
         #[command(flatten)]
         recent: RecentArg,
     },
+    /// Print a host's metrics in the Prometheus text format
+    Metrics {
+        #[command(flatten)]
+        host: OneHost,
+        /// Of this exporter on the host, instead of the agent's own
+        #[arg(long, value_name = "NAME")]
+        exporter: Option<String>,
+    },
     /// Retire a host for good: its identity is never accepted again
     Retire {
         #[command(flatten)]
@@ -109,9 +117,9 @@ pub(super) struct List {
 #[derive(Debug, Args)]
 pub(super) struct OneHost {
     /// Name or id of the host
-    host: String,
+    pub(super) host: String,
     #[command(flatten)]
-    workspace: WorkspaceArg,
+    pub(super) workspace: WorkspaceArg,
 }
 
 #[derive(Debug, Args)]
@@ -167,6 +175,9 @@ pub(super) fn run(app: &mut App, command: Command) -> Result<(), Failure> {
         ),
         Command::Maintenance(command) => maintain_host(app, command),
         Command::History { host, recent } => list_host_history(app, &host, recent),
+        Command::Metrics { host, exporter } => {
+            super::monitoring::host_metrics(app, &host, exporter)
+        }
         Command::Retire { host, reason } => {
             let (client, workspace, id) = app.on_host(&host.workspace, &host.host)?;
             app.confirm(&format!("Retire host {} ({id}) for good?", host.host))?;

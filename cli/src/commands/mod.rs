@@ -10,6 +10,7 @@ mod command;
 mod context;
 mod event;
 mod host;
+mod monitoring;
 mod project;
 mod role;
 mod run;
@@ -62,6 +63,9 @@ enum Command {
     /// Commands that were run: list, show, cancel, retry, output
     #[command(subcommand, name = "command")]
     Runs(command::Command),
+    /// What Prometheus is told about hosts
+    #[command(subcommand)]
+    Monitoring(monitoring::Command),
     /// Show hosts, and with --follow what changes
     Events(event::Events),
     /// Agent tokens: what hosts join with
@@ -125,6 +129,7 @@ impl Cli {
             Command::Whoami => session::whoami(&mut app),
             Command::Context(command) => context::run(&mut app, command),
             Command::Host(command) => host::run(&mut app, command),
+            Command::Monitoring(command) => monitoring::run(&mut app, command),
             Command::Events(command) => event::run(&mut app, &command),
             Command::AgentToken(command) => agent_token::run(&mut app, command),
             Command::Project(command) => project::run(&mut app, command),

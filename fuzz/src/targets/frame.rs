@@ -12,8 +12,8 @@ use prost::Message;
 use protocol::frame::{HEADER, encode};
 use protocol::v1::{
     AgentFrame, CounterStored, Disk, EnrolReply, EnrolRequest, Facts, GatewayFrame, Goodbye, Grant,
-    Heartbeat, HeartbeatAck, Hello, Probe, Refusal, Reidentify, Renew, Settings, Trust, Welcome,
-    agent_frame, enrol_reply, gateway_frame,
+    Heartbeat, HeartbeatAck, Hello, Probe, Refusal, Reidentify, Renew, ScrapeReply, Settings,
+    Trust, Welcome, agent_frame, enrol_reply, gateway_frame,
 };
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -38,6 +38,7 @@ fn run(input: &[u8]) {
     check::<GatewayFrame>(stream, piece.into());
     check::<EnrolRequest>(stream, piece.into());
     check::<EnrolReply>(stream, piece.into());
+    check::<ScrapeReply>(stream, piece.into());
 }
 
 fn check<M: Message + Default + PartialEq>(stream: &[u8], piece: usize) {

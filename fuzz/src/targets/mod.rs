@@ -6,6 +6,7 @@ pub(crate) mod audit_export;
 pub(crate) mod carrier;
 pub(crate) mod certificate;
 pub(crate) mod enrolment;
+pub(crate) mod exporter;
 pub(crate) mod frame;
 pub(crate) mod gateway_config;
 pub(crate) mod identity;

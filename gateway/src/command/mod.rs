@@ -19,7 +19,7 @@ pub mod retention;
 mod stream;
 pub mod view;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,6 +27,7 @@ use gateway_core::command::active::Active;
 use gateway_core::command::dispatch::{Dispatcher, Key, Report};
 use gateway_core::command::run::Run;
 use gateway_store::{ObjectError, Objects};
+use model::command::RunState;
 use model::ids::{CommandId, HostId};
 use protocol::v1::RunSpec;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -167,6 +168,20 @@ impl Commands {
             log: logs.and_then(|logs| logs.get(&host)).cloned(),
         });
         Some(runs.collect())
+    }
+
+    /// How many commands are at work, and their runs by state.
+    pub fn counts(&self) -> (usize, BTreeMap<RunState, u64>) {
+        let shared = self.lock();
+        let mut runs = BTreeMap::new();
+        let mut commands = 0;
+        for active in shared.dispatcher.commands() {
+            commands += 1;
+            for (state, count) in active.counts() {
+                *runs.entry(*state).or_default() += u64::from(*count);
+            }
+        }
+        (commands, runs)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

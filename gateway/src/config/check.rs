@@ -135,6 +135,7 @@ impl Limits {
             ("limits.body_bytes", self.body_bytes, 16 << 10, 64 << 20),
             // Below 8 KiB hyper does not go, and cookies and tokens need their room.
             ("limits.header_bytes", self.header_bytes, 8 << 10, 1 << 20),
+            ("limits.scrape_bytes", self.scrape_bytes, 64 << 10, 16 << 20),
             ("limits.connections", self.connections, 16, 1 << 20),
             (
                 "limits.connections_per_source",

@@ -10,6 +10,7 @@ pub mod command;
 pub mod command_follow;
 pub mod event;
 pub mod host;
+pub mod monitoring;
 pub mod page;
 pub mod people;
 pub mod system;

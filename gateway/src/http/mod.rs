@@ -16,6 +16,7 @@ use api::v1::certificate_authority::*;
 use api::v1::command::*;
 use api::v1::event::*;
 use api::v1::host::*;
+use api::v1::monitoring::*;
 use api::v1::people::*;
 use api::v1::system::*;
 use api::v1::tenancy::*;
@@ -24,7 +25,7 @@ use axum::Router;
 use crate::app::App;
 use crate::handlers::{
     access, agent_token, audit, certificate_authority, command, command_follow, event, host,
-    people, system, tenancy,
+    monitoring, people, system, tenancy,
 };
 use crate::link::carrier;
 use dispatch::Routes;
@@ -91,6 +92,8 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded::<EndHostMaintenance, _, _>(host::end_host_maintenance)
         .guarded::<RepairHostClone, _, _>(host::repair_host_clone)
         .guarded::<RetireHostRecord, _, _>(host::retire_host)
+        .guarded::<ListMetricsTargets, _, _>(monitoring::list_metrics_targets)
+        .guarded_raw::<GetHostMetrics, _, _>(monitoring::get_host_metrics)
         .guarded::<ResolveCommandTargets, _, _>(command::resolve_command_targets)
         .guarded::<CreateCommandRecord, _, _>(command::create_command)
         .guarded::<ListCommands, _, _>(command::list_commands)

@@ -3,7 +3,7 @@
 //! Facts are by far the largest record of a host, a few dozen small texts, and of a large
 //! fleet hardly any are looked at. Decoding all of them cost every start time, and a sixth
 //! of the memory. So a host's facts stay the bytes they are stored as, but for the
-//! hostname, which lists are searched by, until somebody wants to see them.
+//! hostname and the exporters, which lists are made of, until somebody wants to see them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -21,6 +21,7 @@ pub struct KeptFacts {
     host: HostId,
     bytes: Bytes,
     hostname: Box<str>,
+    exporters: Box<[Box<str>]>,
     decoded: OnceLock<Option<Arc<HostFactsRecordV1>>>,
 }
 
@@ -28,6 +29,11 @@ impl KeptFacts {
     /// Its own name for itself; empty if it does not say.
     pub fn hostname(&self) -> &str {
         &self.hostname
+    }
+
+    /// Exporters that can be scraped through it: asked of the whole fleet every minute.
+    pub fn exporters(&self) -> &[Box<str>] {
+        &self.exporters
     }
 
     /// All of it. Nothing if it cannot be read, which is logged once.
@@ -64,6 +70,7 @@ pub(super) fn keep_facts(
                 host,
                 bytes: item.value.clone(),
                 hostname: named.facts.hostname,
+                exporters: named.facts.exporters,
                 decoded: OnceLock::new(),
             };
             table.insert(host, kept);
@@ -80,7 +87,7 @@ fn unreadable(key: &Key, error: &gateway_store::DecodeError) {
     tracing::error!(key = %key, error = %model::error_chain(error), "a record cannot be read; it is treated as absent");
 }
 
-/// [`HostFactsRecordV1`], reading the hostname only.
+/// [`HostFactsRecordV1`], reading what lists need only.
 #[derive(Serialize, Deserialize)]
 struct Named {
     facts: Hostname,
@@ -90,6 +97,8 @@ struct Named {
 struct Hostname {
     #[serde(default)]
     hostname: Box<str>,
+    #[serde(default)]
+    exporters: Box<[Box<str>]>,
 }
 
 impl Record for Named {
@@ -124,6 +133,7 @@ mod tests {
             facts: Facts {
                 hostname: "web-1".to_owned(),
                 disks: vec![Disk::default()],
+                exporters: vec!["node".to_owned()],
                 booted_at_secs: -1,
                 ..Facts::default()
             },
@@ -131,6 +141,7 @@ mod tests {
         };
         let (host, table) = table(record.encode().unwrap());
         assert_eq!(table[&host].hostname(), "web-1");
+        assert_eq!(table[&host].exporters(), ["node".into()]);
         assert_eq!(table[&host].record().map(|kept| &**kept), Some(&record));
     }
 

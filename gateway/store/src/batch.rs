@@ -111,6 +111,11 @@ impl Batch {
         self.ops.is_empty() && self.audit.is_empty()
     }
 
+    /// How many audit entries it has.
+    pub fn audit_entries(&self) -> usize {
+        self.audit.len()
+    }
+
     fn put_op(&mut self, key: &Key, value: Bytes, lease: Option<LeaseId>) -> &mut Self {
         self.ops.insert(key.clone(), Op::Put { value, lease });
         self

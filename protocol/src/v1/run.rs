@@ -1,16 +1,18 @@
-//! Streams that the gateway opens, and the one kind there is so far: a run of a
-//! command. The head of this crate shows how it goes.
+//! Streams that the gateway opens, and the first kind of them: a run of a command. The
+//! head of this crate shows how it goes.
 
 use std::fmt;
 
 use prost::{Enumeration, Message, Oneof};
+
+use super::ScrapeRequest;
 
 /// First frame of every stream that the gateway opens.
 #[derive(Clone, PartialEq, Message)]
 pub struct Opening {
     /// What the stream is for. Nothing is a kind that this version does not know:
     /// reset the stream.
-    #[prost(oneof = "opening::Kind", tags = "1")]
+    #[prost(oneof = "opening::Kind", tags = "1, 2")]
     pub kind: Option<opening::Kind>,
 }
 
@@ -19,11 +21,18 @@ pub mod opening {
     use super::*;
 
     /// What a stream is for.
+    #[allow(
+        clippy::large_enum_variant,
+        reason = "there is one at the beginning of each stream, taken apart at once"
+    )]
     #[derive(Clone, PartialEq, Oneof)]
     pub enum Kind {
         /// A run of a command.
         #[prost(message, tag = "1")]
         Run(RunRequest),
+        /// A scrape of metrics.
+        #[prost(message, tag = "2")]
+        Scrape(ScrapeRequest),
     }
 }
 

@@ -249,5 +249,6 @@ fn facts(number: usize) -> Facts {
         machine_id: format!("{number:032x}"),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         booted_at_secs: 1_700_000_000,
+        exporters: Vec::new(),
     }
 }

@@ -42,6 +42,8 @@ pub struct Needs {
     pub release: bool,
     /// A user-mode emulator for the other architecture.
     pub emulator: bool,
+    /// Prometheus.
+    pub prometheus: bool,
 }
 
 impl Needs {
@@ -51,6 +53,7 @@ impl Needs {
         product: false,
         release: false,
         emulator: false,
+        prometheus: false,
     };
     /// Only the lab.
     pub const HOSTS: Self = Self {
@@ -58,6 +61,7 @@ impl Needs {
         product: false,
         release: false,
         emulator: false,
+        prometheus: false,
     };
     /// Gateway, agent and CLI as processes of this machine.
     pub const PROCESSES: Self = Self {
@@ -65,6 +69,7 @@ impl Needs {
         product: true,
         release: false,
         emulator: false,
+        prometheus: false,
     };
     /// Hosts that install a released agent.
     pub const INSTALLED_HOSTS: Self = Self {
@@ -72,6 +77,7 @@ impl Needs {
         product: true,
         release: true,
         emulator: false,
+        prometheus: false,
     };
     /// An agent of another architecture.
     pub const EMULATED: Self = Self {
@@ -79,6 +85,13 @@ impl Needs {
         product: true,
         release: true,
         emulator: true,
+        prometheus: false,
+    };
+
+    /// Hosts that install a released agent, and a Prometheus.
+    pub const MONITORED_HOSTS: Self = Self {
+        prometheus: true,
+        ..Self::INSTALLED_HOSTS
     };
 
     /// What two of them need together.
@@ -88,6 +101,7 @@ impl Needs {
             product: self.product || other.product,
             release: self.release || other.release,
             emulator: self.emulator || other.emulator,
+            prometheus: self.prometheus || other.prometheus,
         }
     }
 
@@ -98,6 +112,9 @@ impl Needs {
         }
         if self.emulator {
             tools::ensure(&[tool("qemu-aarch64-static", "qemu-user-static")])?;
+        }
+        if self.prometheus {
+            tools::ensure(&[tool("prometheus", "prometheus"), tool("curl", "curl")])?;
         }
         Ok(())
     }

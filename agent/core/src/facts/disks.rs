@@ -20,6 +20,8 @@ pub struct Mount {
     pub path: String,
     /// Type of file system.
     pub kind: String,
+    /// What is mounted: a device, as the kernel names it.
+    pub source: String,
 }
 
 /// The mounts worth reporting in `/proc/self/mountinfo`: one per device, the first
@@ -44,8 +46,10 @@ fn parse(line: &str) -> Option<(&str, Mount)> {
     let mut place = place.split(' ').skip(2);
     let device = place.next()?;
     let path = unescape(place.nth(1)?)?;
-    let kind = file_system.split(' ').next()?.to_owned();
-    Some((device, Mount { path, kind }))
+    let mut file_system = file_system.split(' ');
+    let kind = file_system.next()?.to_owned();
+    let source = file_system.next().and_then(unescape).unwrap_or_default();
+    Some((device, Mount { path, kind, source }))
 }
 
 /// The kernel writes blank, tab, line break and backslash as `\040` and so on.

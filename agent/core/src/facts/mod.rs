@@ -50,6 +50,8 @@ pub struct Readings {
     pub clues: Clues,
     /// Disks, with their sizes asked from the kernel.
     pub disks: Vec<Disk>,
+    /// Names of the exporters that are configured.
+    pub exporters: Vec<String>,
 }
 
 /// The facts in `readings`, of an agent of this `agent_version` built for `arch`;
@@ -77,6 +79,7 @@ pub fn assemble(
         machine_id: system::machine_id(&readings.machine_id).to_owned(),
         agent_version: agent_version.to_owned(),
         booted_at_secs: boot_time(&readings.stat, previous),
+        exporters: readings.exporters.clone(),
     }
     .cleaned()
 }

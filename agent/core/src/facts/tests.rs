@@ -64,7 +64,8 @@ fn an_overlay_is_a_disk_only_as_the_root_of_a_container() {
         mounts(inside),
         [Mount {
             path: "/".into(),
-            kind: "overlay".into()
+            kind: "overlay".into(),
+            source: "overlay".into(),
         }]
     );
 }
@@ -264,6 +265,7 @@ proptest! {
             machine_id: other,
             clues,
             disks,
+            exporters: Vec::new(),
         };
         let facts = assemble(&readings, "0.1.0", "x86_64", None);
         prop_assert_eq!(&facts, &facts.clone().cleaned());

@@ -125,6 +125,9 @@ fn add_facts(table: &mut Table, facts: &Facts) {
     table.property("os", format!("{} ({})", facts.os_version, facts.os));
     table.property("kernel", format!("{} {}", facts.kernel, facts.arch));
     table.property("addresses", facts.addresses.join(" "));
+    if !facts.exporters.is_empty() {
+        table.property("exporters", facts.exporters.join(" "));
+    }
     table.property("cpu", format!("{} x {}", facts.cpus, facts.cpu_model));
     table.property("memory", bytes_text(facts.memory_bytes));
     for disk in &facts.disks {

@@ -117,6 +117,11 @@ impl Dispatcher {
         self.active.get(&command)
     }
 
+    /// All commands that are not finished.
+    pub fn commands(&self) -> impl Iterator<Item = &Active> {
+        self.active.values()
+    }
+
     /// Hosts with runs that are not final.
     pub fn hosts(&self) -> impl Iterator<Item = HostId> {
         self.of_host.keys().copied()

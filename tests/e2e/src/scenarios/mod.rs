@@ -11,6 +11,7 @@ mod gateway_restart;
 mod install;
 mod lab;
 mod lossy_link;
+mod monitoring;
 mod power_loss;
 mod process;
 mod reboot;
@@ -128,6 +129,12 @@ pub const ALL: &[Scenario] = &[
         "a new authority is trusted, signs, and the old one goes once nobody needs it",
         Needs::INSTALLED_HOSTS,
         ca_rotation::run,
+    ),
+    scenario(
+        "monitoring",
+        "a real Prometheus scrapes three hosts through the gateway; one disk fills, one alert fires",
+        Needs::MONITORED_HOSTS,
+        monitoring::run,
     ),
     scenario(
         "uninstall",
