@@ -15,11 +15,13 @@
 //! * [`bounds`]: how long a host stays away, at most;
 //! * [`held`]: the counter of an identity that replaces another one;
 //! * [`runs`]: whether a command may be started here, and what of its output is hidden;
-//! * [`facts`]: parsers of what the kernel says about a host.
+//! * [`facts`]: parsers of what the kernel says about a host;
+//! * [`diagnose`]: what a diagnosis shows, and what it does not.
 
 pub mod agent;
 pub mod backoff;
 pub mod bounds;
+pub mod diagnose;
 pub mod facts;
 pub mod held;
 pub mod io;

@@ -1,4 +1,4 @@
-//! Streams that the gateway opens, and the one kind there is so far: a run of a
+//! Streams that the gateway opens, and the first of their kinds: a run of a
 //! command. The head of this crate shows how it goes.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use prost::{Enumeration, Message, Oneof};
 pub struct Opening {
     /// What the stream is for. Nothing is a kind that this version does not know:
     /// reset the stream.
-    #[prost(oneof = "opening::Kind", tags = "1")]
+    #[prost(oneof = "opening::Kind", tags = "1, 4")]
     pub kind: Option<opening::Kind>,
 }
 
@@ -24,6 +24,9 @@ pub mod opening {
         /// A run of a command.
         #[prost(message, tag = "1")]
         Run(RunRequest),
+        /// A diagnosis of the host.
+        #[prost(message, tag = "4")]
+        Diagnose(super::super::DiagnoseRequest),
     }
 }
 
