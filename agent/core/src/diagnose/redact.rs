@@ -106,9 +106,11 @@ pub fn args<'a>(argv: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
         if place == 0 {
             program = raw.rsplit('/').next().unwrap_or_default().to_owned();
         }
+        // After `-c` stands a line of a shell, in which more follows a value.
         let arg = if place > 0 && names::takes_secret(&program, &before) && !is_option(&raw) {
             MASK.to_owned()
-        } else if let Some(option) = names::holds_secret(&program, &raw) {
+        } else if let Some(option) = names::holds_secret(&program, &raw).filter(|_| before != "-c")
+        {
             format!("{option}{MASK}")
         } else {
             text(&raw)
