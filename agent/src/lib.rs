@@ -14,6 +14,7 @@
 //! * [`clock`], [`facts`], [`shutdown`]: what it learns from the machine;
 //! * [`local`], [`status`]: what it tells people on this host;
 //! * [`doctor`], [`commands`]: the other commands;
+//! * [`diagnose`]: what it shows a gateway of this host;
 //! * [`service`], [`log`]: systemd and logs.
 
 pub mod args;
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod conn;
+pub mod diagnose;
 pub mod doctor;
 pub mod engine;
 pub mod facts;

@@ -1,8 +1,9 @@
 //! Streams that the gateway opens beside the control stream.
 //!
-//! This version runs nothing for the gateway yet. It reads what a stream is for and says
-//! so, in the words in which a host declines a run that it cannot carry out: whoever asked
-//! learns at once and for certain that nothing was started here.
+//! This version diagnoses its host ([`crate::diagnose`]) and runs nothing for the gateway
+//! yet. It reads what a stream is for and says so, in the words in which a host declines a
+//! run that it cannot carry out: whoever asked learns at once and for certain that nothing
+//! was started here.
 
 use std::time::Duration;
 
@@ -22,13 +23,18 @@ pub async fn decline(mut send: SendStream, receive: RecvStream) {
         frame: WITHIN,
     };
     let mut reader = FrameReader::new(receive, MAX_FRAME, deadlines);
-    let Ok(Some(Opening {
-        kind: Some(opening::Kind::Run(_)),
-    })) = reader.next().await
-    else {
-        let _ = send.reset(UNKNOWN_KIND);
-        return;
-    };
+    match reader.next().await {
+        Ok(Some(Opening {
+            kind: Some(opening::Kind::Run(_)),
+        })) => {}
+        Ok(Some(Opening {
+            kind: Some(opening::Kind::Diagnose(request)),
+        })) => return crate::diagnose::answer(request, send).await,
+        _ => {
+            let _ = send.reset(UNKNOWN_KIND);
+            return;
+        }
+    }
     let refused = RunRefused {
         code: RunRefusal::Unsupported.into(),
         message: "the agent of this version does not run commands; update it".to_owned(),

@@ -8,7 +8,7 @@ const TICKS: u64 = 100;
 
 /// A process, from `stat` and `status`; nothing where `stat` is not understood, which
 /// is when the process has gone.
-pub fn process(stat: &str, status: &str, uptime_secs: u64, page_bytes: u64) -> Option<Process> {
+pub fn process(stat: &str, status: &str, uptime_secs: u64) -> Option<Process> {
     // The name may hold blanks and parentheses of its own.
     let open = stat.find('(')?;
     let close = stat.rfind(')')?;
@@ -24,11 +24,11 @@ pub fn process(stat: &str, status: &str, uptime_secs: u64, page_bytes: u64) -> O
     Some(Process {
         pid,
         ppid: u32::try_from(number(4)).unwrap_or(0),
-        uid: effective_uid(status),
+        uid: u32::try_from(in_status(status, "Uid:", 1)).unwrap_or(0),
         state: fields.first()?.chars().take(1).collect(),
         name,
         threads: u32::try_from(number(20)).unwrap_or(0),
-        rss_bytes: number(24).saturating_mul(page_bytes),
+        rss_bytes: in_status(status, "VmRSS:", 0).saturating_mul(1024),
         cpu_ms: number(14)
             .saturating_add(number(15))
             .saturating_mul(1000 / TICKS),
@@ -37,10 +37,11 @@ pub fn process(stat: &str, status: &str, uptime_secs: u64, page_bytes: u64) -> O
     })
 }
 
-fn effective_uid(status: &str) -> u32 {
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let effective = line.and_then(|line| line.split_whitespace().nth(1));
-    effective.and_then(|it| it.parse().ok()).unwrap_or(0)
+/// The number at `place` of a line in `status`.
+fn in_status(status: &str, name: &str, place: usize) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let word = line.and_then(|line| line.split_whitespace().nth(place));
+    word.and_then(|it| it.parse().ok()).unwrap_or(0)
 }
 
 /// The arguments in `cmdline`: each ends with a zero byte. A program that writes a
@@ -78,19 +79,19 @@ mod tests {
     use proptest::prelude::*;
 
     const STAT: &str = "42 (a) (b c) D 1 42 42 0 -1 4194560 100 0 0 0 7 3 0 0 20 0 5 0 1000 1000000 256 18446744073709551615 1 1";
-    const STATUS: &str = "Name:\ta\nUid:\t0\t33\t0\t0\nGid:\t0\t0\t0\t0\n";
+    const STATUS: &str = "Name:\ta\nVmRSS:\t  1024 kB\nUid:\t0\t33\t0\t0\nGid:\t0\t0\t0\t0\n";
 
     #[test]
     fn a_stuck_process_with_an_odd_name_is_understood() {
-        let found = process(STAT, STATUS, 60, 4096).unwrap();
+        let found = process(STAT, STATUS, 60).unwrap();
         assert_eq!((found.pid, found.ppid, found.uid), (42, 1, 33));
         assert_eq!(
             (found.name.as_str(), found.state.as_str()),
             ("a) (b c", "D")
         );
-        assert_eq!((found.threads, found.rss_bytes), (5, 256 * 4096));
+        assert_eq!((found.threads, found.rss_bytes), (5, 1 << 20));
         assert_eq!((found.cpu_ms, found.age_secs), (100, 50));
-        assert_eq!(process("", "", 0, 0), None);
+        assert_eq!(process("", "", 0), None);
     }
 
     #[test]
@@ -108,8 +109,8 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_the_kernel_could_say_is_too_odd(stat in ".{0,80}", status in ".{0,80}", cmdline: Vec<u8>) {
-            let _ = process(&stat, &status, 1, 1);
-            let _ = process(&format!("1 ({stat}) {status}"), &status, 1, 1);
+            let _ = process(&stat, &status, 1);
+            let _ = process(&format!("1 ({stat}) {status}"), &status, 1);
             let _ = (arguments(&cmdline), control_group(&stat));
         }
     }
