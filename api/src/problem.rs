@@ -97,6 +97,8 @@ problems! {
     NameTaken "name_taken" 409 "the name is taken",
     /// The thing still holds others.
     NotEmpty "not_empty" 409 "it still holds other things",
+    /// The host has no link to the gateway.
+    HostNotLinked "host_not_linked" 409 "the host has no link",
     /// The idempotency key was used for another request.
     IdempotencyMismatch "idempotency_mismatch" 409 "the idempotency key was used for another request",
     /// The same request is being carried out.

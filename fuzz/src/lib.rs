@@ -54,6 +54,7 @@ pub const ALL: &[Target] = &[
     targets::problem::TARGET,
     targets::sse::TARGET,
     targets::audit_export::TARGET,
+    targets::diagnose::TARGET,
 ];
 
 /// The target of this name.

@@ -20,6 +20,7 @@ use model::ids::{ApiKeyId, DeploymentId, HostId};
 use crate::ca::CertificateAuthority;
 use crate::command::Commands;
 use crate::config::Config;
+use crate::diagnose::Diagnoses;
 use crate::error::Result;
 use crate::events::EventHub;
 use crate::keys::{OwnerSecret, ServerKeys};
@@ -61,6 +62,8 @@ pub struct App {
     pub links: Links,
     /// Commands at work.
     pub commands: Commands,
+    /// Hosts that are being diagnosed.
+    pub diagnoses: Arc<Diagnoses>,
     /// What followers of a workspace are told.
     pub events: EventHub,
     /// When API keys were used, until it is written down.

@@ -1,5 +1,6 @@
 //! `loopback host`.
 
+mod diagnose;
 mod view;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,8 @@ pub(super) enum Command {
         #[command(flatten)]
         recent: RecentArg,
     },
+    /// Look into a host: gather a bundle of diagnostics, or print one section
+    Diagnose(diagnose::Diagnose),
     /// Retire a host for good: its identity is never accepted again
     Retire {
         #[command(flatten)]
@@ -167,6 +170,7 @@ pub(super) fn run(app: &mut App, command: Command) -> Result<(), Failure> {
         ),
         Command::Maintenance(command) => maintain_host(app, command),
         Command::History { host, recent } => list_host_history(app, &host, recent),
+        Command::Diagnose(command) => diagnose::run(app, command),
         Command::Retire { host, reason } => {
             let (client, workspace, id) = app.on_host(&host.workspace, &host.host)?;
             app.confirm(&format!("Retire host {} ({id}) for good?", host.host))?;

@@ -14,6 +14,7 @@ use api::v1::agent_token::*;
 use api::v1::audit::*;
 use api::v1::certificate_authority::*;
 use api::v1::command::*;
+use api::v1::diagnose::*;
 use api::v1::event::*;
 use api::v1::host::*;
 use api::v1::people::*;
@@ -23,8 +24,8 @@ use axum::Router;
 
 use crate::app::App;
 use crate::handlers::{
-    access, agent_token, audit, certificate_authority, command, command_follow, event, host,
-    people, system, tenancy,
+    access, agent_token, audit, certificate_authority, command, command_follow, diagnose, event,
+    host, people, system, tenancy,
 };
 use crate::link::carrier;
 use dispatch::Routes;
@@ -91,6 +92,8 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded::<EndHostMaintenance, _, _>(host::end_host_maintenance)
         .guarded::<RepairHostClone, _, _>(host::repair_host_clone)
         .guarded::<RetireHostRecord, _, _>(host::retire_host)
+        .guarded::<GetHostDiagnostic, _, _>(diagnose::get_host_diagnostic)
+        .guarded_raw::<GetHostDiagnosticsBundle, _, _>(diagnose::get_host_diagnostics_bundle)
         .guarded::<ResolveCommandTargets, _, _>(command::resolve_command_targets)
         .guarded::<CreateCommandRecord, _, _>(command::create_command)
         .guarded::<ListCommands, _, _>(command::list_commands)

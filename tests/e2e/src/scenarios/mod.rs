@@ -6,6 +6,7 @@ mod audit_tamper;
 mod backup_restore;
 mod ca_rotation;
 mod clone;
+mod diagnose;
 mod gateway_restart;
 mod install;
 mod lab;
@@ -121,6 +122,12 @@ pub const ALL: &[Scenario] = &[
         "a new authority is trusted, signs, and the old one goes once nobody needs it",
         Needs::INSTALLED_HOSTS,
         ca_rotation::run,
+    ),
+    scenario(
+        "diagnose",
+        "a broken host shows what is broken, and no secret that lies around in it",
+        Needs::INSTALLED_HOSTS,
+        diagnose::run,
     ),
     scenario(
         "uninstall",
