@@ -37,7 +37,7 @@ impl Told {
 }
 
 /// What a frame comes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
     /// More is to come.
     More,
