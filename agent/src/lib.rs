@@ -16,6 +16,7 @@
 //! * [`scrape`], [`metrics`]: what it measures, and whom it asks on this host;
 //! * [`local`], [`status`]: what it tells people on this host;
 //! * [`doctor`], [`commands`]: the other commands;
+//! * [`diagnose`]: what it shows a gateway of this host;
 //! * [`service`], [`log`]: systemd and logs.
 
 pub mod args;
@@ -23,6 +24,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod conn;
+pub mod diagnose;
 pub mod doctor;
 pub mod engine;
 pub mod facts;

@@ -11,6 +11,7 @@ use protocol::v1::{Opening, opening};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::diagnose;
 use crate::runs;
 use crate::runs::journal::Runs;
 use crate::scrape::Scraper;
@@ -136,6 +137,9 @@ pub async fn serve(
         }
         (Some(opening::Kind::Scrape(request)), Some(scraper)) => {
             scraper.answer(&request, &mut send).await;
+        }
+        (Some(opening::Kind::Diagnose(request)), _) => {
+            diagnose::answer(request, send).await;
         }
         (Some(opening::Kind::Scrape(_)) | None, _) => {
             let _ = send.reset(UNKNOWN_KIND);

@@ -15,6 +15,7 @@ pub mod endpoint;
 pub mod openapi;
 pub mod page;
 pub mod problem;
+pub mod tar;
 pub mod v1;
 
 pub use endpoint::{Access, Endpoint, Method, Operation};

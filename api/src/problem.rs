@@ -122,7 +122,7 @@ problems! {
     /// An exporter on a host, or the host itself, gave no metrics.
     ExporterFailed "exporter_failed" 502 "the host gave no metrics",
     /// The host has no link at the moment.
-    NotLinked "not_linked" 503 "the host is not connected",
+    HostNotLinked "host_not_linked" 503 "the host is not connected",
     /// Not now.
     Unavailable "unavailable" 503 "the gateway cannot do this at the moment",
     /// The request took too long.

@@ -5,6 +5,7 @@ pub mod agent_token;
 pub mod audit;
 pub mod certificate_authority;
 pub mod command;
+pub mod diagnose;
 pub mod event;
 pub mod host;
 pub mod monitoring;
@@ -12,6 +13,7 @@ pub mod people;
 pub mod system;
 pub mod tenancy;
 
+use model::diagnose::Section;
 use model::ids::{
     AgentTokenId, ApiKeyId, CommandId, HostId, ProjectId, RoleBindingId, RoleId, UserId,
     WorkspaceId,
@@ -32,6 +34,7 @@ pub fn operations() -> Vec<Operation> {
         host::operations(),
         monitoring::operations(),
         command::operations(),
+        diagnose::operations(),
         event::operations(),
         audit::operations(),
         certificate_authority::operations(),
@@ -45,7 +48,7 @@ macro_rules! paths {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         pub struct $name {
             $(
-                #[allow(missing_docs, reason = "each is the id that its name says")]
+                #[allow(missing_docs, reason = "each is what its name says")]
                 pub $field: $kind,
             )*
         }
@@ -75,6 +78,8 @@ paths! {
     OfAgentToken { workspace: WorkspaceId, token: AgentTokenId }
     /// One host.
     OfHost { workspace: WorkspaceId, host: HostId }
+    /// One section of the diagnostics of one host.
+    OfDiagnostic { workspace: WorkspaceId, host: HostId, section: Section }
     /// One command.
     OfCommand { workspace: WorkspaceId, command: CommandId }
     /// The run of a command on one host.

@@ -43,6 +43,10 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     ),
     (LOST, "how a command ended on some hosts is not known"),
     (LEFT, "left while a command goes on"),
+    (
+        SECTIONS_FAILED,
+        "a host was diagnosed, and some sections have failed",
+    ),
 ];
 
 /// A run ended, and not with exit code 0.
@@ -55,6 +59,8 @@ pub const CANCELLED: u8 = 10;
 pub const LOST: u8 = 11;
 /// Somebody left before the command's end.
 pub const LEFT: u8 = 12;
+/// A bundle was written without some sections.
+pub const SECTIONS_FAILED: u8 = 13;
 
 /// Why a command did not work.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +144,9 @@ pub enum Failure {
     /// Ctrl-C cannot be listened for.
     #[error("listen for Ctrl-C")]
     Signals(#[source] io::Error),
+    /// Sections of a diagnosis have failed; the others were written.
+    #[error("sections of the diagnosis have failed: {0}")]
+    SectionsFailed(String),
     /// The gateway answers, but does not serve.
     #[error("the gateway is {0}")]
     NotServing(String),
@@ -152,6 +161,7 @@ impl Failure {
             Self::Client(error) => client_exit_code(error),
             Self::Verify { source, .. } if source.is_verdict() => 7,
             Self::NotServing(_) | Self::ShortExport { .. } | Self::LostSight { .. } => 6,
+            Self::SectionsFailed(_) => SECTIONS_FAILED,
             Self::Verify { .. }
             | Self::Contexts(_)
             | Self::File { .. }
@@ -285,7 +295,7 @@ mod tests {
                 Conflict | NameTaken | NotEmpty | IdempotencyMismatch => 5,
                 RateLimited
                 | Unavailable
-                | NotLinked
+                | HostNotLinked
                 | ExporterFailed
                 | Timeout
                 | StorageFull

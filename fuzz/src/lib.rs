@@ -55,6 +55,7 @@ pub const ALL: &[Target] = &[
     targets::sse::TARGET,
     targets::audit_export::TARGET,
     targets::exporter::TARGET,
+    targets::diagnose::TARGET,
 ];
 
 /// The target of this name.

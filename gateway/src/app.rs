@@ -20,6 +20,7 @@ use model::ids::{ApiKeyId, DeploymentId, HostId};
 use crate::ca::CertificateAuthority;
 use crate::command::Commands;
 use crate::config::Config;
+use crate::diagnose::Diagnoses;
 use crate::error::Result;
 use crate::events::EventHub;
 use crate::keys::{OwnerSecret, ServerKeys};
@@ -64,6 +65,8 @@ pub struct App {
     pub commands: Commands,
     /// Scrapes of hosts.
     pub scrapes: Scrapes,
+    /// Hosts that are being diagnosed.
+    pub diagnoses: Arc<Diagnoses>,
     /// What followers of a workspace are told.
     pub events: EventHub,
     /// When API keys were used, until it is written down.

@@ -10,7 +10,7 @@
 //!
 //! Read in this order: [`app`] is what everything shares, [`state`] what is
 //! known, [`http`] and [`handlers`] how people change it, [`link`] how hosts do,
-//! [`command`] what is run on them, [`reconcile`] what happens by itself, [`serve`] the order of start and stop,
+//! [`command`] what is run on them, [`diagnose`] how they are looked into, [`reconcile`] what happens by itself, [`serve`] the order of start and stop,
 //! [`backup`] how a deployment survives its machine.
 
 pub mod admin;
@@ -22,6 +22,7 @@ pub mod ca;
 pub mod command;
 pub mod commands;
 pub mod config;
+pub mod diagnose;
 pub mod error;
 pub mod events;
 pub mod files;

@@ -124,7 +124,7 @@ fn outcome(asked: &Result<Scraped>) -> &'static str {
     match asked {
         Ok(_) => "ok",
         Err(error) => match error.code {
-            ProblemCode::NotLinked => "not_linked",
+            ProblemCode::HostNotLinked => "not_linked",
             ProblemCode::NoSuchExporter => "no_such_exporter",
             ProblemCode::ExporterFailed => "exporter_failed",
             ProblemCode::Timeout => "timeout",
@@ -236,7 +236,7 @@ fn judge(text: Vec<u8>, ended: ScrapeEnded) -> Result<Scraped> {
 /// There is no link to ask on.
 pub fn not_linked() -> Error {
     Error::new(
-        ProblemCode::NotLinked,
+        ProblemCode::HostNotLinked,
         "the host is not connected: nothing can be asked of it",
     )
 }
@@ -291,7 +291,7 @@ mod tests {
         use ProblemCode as P;
         for (status, code) in [
             (ScrapeStatus::Unspecified, P::ExporterFailed),
-            (ScrapeStatus::NotMine, P::NotLinked),
+            (ScrapeStatus::NotMine, P::HostNotLinked),
             (ScrapeStatus::NoSuchExporter, P::NoSuchExporter),
             (ScrapeStatus::Unreachable, P::ExporterFailed),
             (ScrapeStatus::TooLarge, P::ExporterFailed),

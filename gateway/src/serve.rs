@@ -147,6 +147,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         links: Links::new(started, config.agents.grace_after_start),
         commands: Commands::open(&state).await?,
         scrapes: Scrapes::default(),
+        diagnoses: Arc::default(),
         events: EventHub::new(u64::from_be_bytes(crate::keys::random())),
         key_uses: KeyUses::default(),
         rates: Rates::new(&config),

@@ -193,7 +193,7 @@ const NOT_PRODUCTION: &[Environment] = &[Environment::Staging, Environment::Deve
 /// a host, so no role but the owner's may open them in production, and the
 /// owner's role names them apart so that even there a custom role is needed. Commands
 /// are as powerful, though every one is named and kept: operators run them outside
-/// production only.
+/// production only. Diagnostics only look, but at more than a viewer should see.
 pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
     BuiltInRole {
         name: "owner",
@@ -221,6 +221,7 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.repair", EVERYWHERE),
             ("project.workspace.host.retire", EVERYWHERE),
             ("project.workspace.host.metrics", EVERYWHERE),
+            ("project.workspace.host.diagnose", EVERYWHERE),
             ("project.workspace.host.command", EVERYWHERE),
             ("project.workspace.host.shell_session", NOT_PRODUCTION),
         ],
@@ -244,6 +245,7 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.repair", EVERYWHERE),
             ("project.workspace.host.retire", EVERYWHERE),
             ("project.workspace.host.metrics", EVERYWHERE),
+            ("project.workspace.host.diagnose", EVERYWHERE),
             ("project.workspace.host.command", EVERYWHERE),
             ("project.workspace.host.shell_session", NOT_PRODUCTION),
         ],
@@ -262,6 +264,7 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.update", EVERYWHERE),
             ("project.workspace.host.maintenance", EVERYWHERE),
             ("project.workspace.host.metrics.read", EVERYWHERE),
+            ("project.workspace.host.diagnose", EVERYWHERE),
             ("project.workspace.host.command.list", EVERYWHERE),
             ("project.workspace.host.command.cancel", EVERYWHERE),
             ("project.workspace.host.command.run", NOT_PRODUCTION),

@@ -7,13 +7,14 @@
 //! Read in this order: [`ids`] and [`names`] say how things are called,
 //! [`tenancy`] and [`host`] what they are, [`permission`] and [`access`] who may
 //! touch them, [`selector`] how many are picked at once, [`command`] what is run on
-//! them, [`audit`] and
+//! them, [`diagnose`] what they show of themselves, [`audit`] and
 //! [`audit_chain`] how it is remembered.
 
 pub mod access;
 pub mod audit;
 pub mod audit_chain;
 pub mod command;
+pub mod diagnose;
 pub mod error_chain;
 pub mod facts;
 pub mod host;

@@ -141,6 +141,8 @@ permissions! {
     HostRepair "project.workspace.host.repair",
     /// Retire hosts.
     HostRetire "project.workspace.host.retire",
+    /// Look into hosts: processes, sockets, units, journals, secrets removed.
+    HostDiagnose "project.workspace.host.diagnose",
     /// Run commands on hosts: root for many purposes.
     HostCommandRun "project.workspace.host.command.run",
     /// See commands, their results and their output.

@@ -5,6 +5,7 @@
 //! cleans and checks before use. Times are milliseconds since the Unix epoch,
 //! durations milliseconds.
 
+mod diagnose;
 mod run;
 mod scrape;
 
@@ -12,6 +13,7 @@ use std::fmt;
 
 use prost::{Enumeration, Message, Oneof};
 
+pub use diagnose::*;
 pub use run::*;
 pub use scrape::*;
 

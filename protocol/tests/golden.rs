@@ -171,6 +171,7 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
     .into_iter()
     .chain(runs())
     .chain(scrapes())
+    .chain(diagnosis())
     .collect()
 }
 
@@ -323,6 +324,56 @@ fn scrapes() -> Vec<(&'static str, Vec<u8>)> {
         (
             "agent.facts.exporters",
             agent(agent_frame::Body::Facts(exporters)),
+        ),
+    ]
+}
+
+fn diagnosis() -> Vec<(&'static str, Vec<u8>)> {
+    use diagnose_report::Body as D;
+    let report = |body| frame::encode(&DiagnoseReport { body: Some(body) });
+    let request = DiagnoseRequest {
+        host: "hst".to_owned(),
+        generation: 2,
+        sections: vec![DiagnoseSection {
+            name: "journal".to_owned(),
+            unit: "ssh.service".to_owned(),
+            lines: 100,
+            targets: vec!["db:5432".to_owned()],
+        }],
+        within_ms: 60_000,
+    };
+    let opening = Opening {
+        kind: Some(opening::Kind::Diagnose(request)),
+    };
+    vec![
+        ("opening.diagnose", frame::encode(&opening)),
+        (
+            "diagnose.begun",
+            report(D::Begun(SectionBegun {
+                name: "journal".to_owned(),
+            })),
+        ),
+        (
+            "diagnose.piece",
+            report(D::Piece(SectionPiece {
+                data: vec![0xff, 0x00],
+            })),
+        ),
+        (
+            "diagnose.ended",
+            report(D::Ended(SectionEnded {
+                outcome: SectionOutcome::Partial.into(),
+                reason: "why".to_owned(),
+                duration_ms: 250,
+            })),
+        ),
+        ("diagnose.done", report(D::Done(DiagnoseDone {}))),
+        (
+            "diagnose.refused",
+            report(D::Refused(DiagnoseRefused {
+                code: DiagnoseRefusal::Busy.into(),
+                message: "why".to_owned(),
+            })),
         ),
     ]
 }

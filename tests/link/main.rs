@@ -5,6 +5,7 @@
 //! time; limits only end a test that hangs.
 
 mod commands;
+mod diagnose;
 mod floods;
 mod identities;
 mod monitoring;

@@ -222,7 +222,7 @@ async fn what_is_no_answer_is_a_problem_with_a_code() -> anyhow::Result<()> {
     })
     .await?;
     let answered = world.scrape(&member, "", "5").await?;
-    ensure!(answered.status == 503 && answered.code() == "not_linked");
+    ensure!(answered.status == 503 && answered.code() == "host_not_linked");
     world.gateway.stop().await
 }
 

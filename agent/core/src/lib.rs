@@ -17,11 +17,13 @@
 //! * [`runs`]: whether a command may be started here, and what of its output is hidden;
 //! * [`facts`]: parsers of what the kernel says about a host;
 //! * [`metrics`]: what a host measures, as text for Prometheus;
-//! * [`exporter`]: other programs on the host that measure, and how they are asked.
+//! * [`exporter`]: other programs on the host that measure, and how they are asked;
+//! * [`diagnose`]: what a diagnosis shows, and what it does not.
 
 pub mod agent;
 pub mod backoff;
 pub mod bounds;
+pub mod diagnose;
 pub mod exporter;
 pub mod facts;
 pub mod held;

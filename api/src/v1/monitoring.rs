@@ -14,7 +14,7 @@ endpoints! {
         query TargetFilter, reply 200 Vec<TargetGroup>, problems [Invalid];
     /// Scrape a host through its agent's link: the agent's own samples, or one of its exporters.
     get_host_metrics GetHostMetrics: GET "/v1/workspaces/{workspace}/hosts/{host}/metrics", needs HostMetricsRead, path OfHost,
-        query ScrapeQuery, reply 200 as "text/plain" Raw, problems [Invalid, Conflict, NotLinked, NoSuchExporter, ExporterFailed, Timeout, Unavailable];
+        query ScrapeQuery, reply 200 as "text/plain" Raw, problems [Invalid, Conflict, HostNotLinked, NoSuchExporter, ExporterFailed, Timeout, Unavailable];
 }
 
 /// Which hosts.

@@ -1,5 +1,6 @@
 //! `loopback host`.
 
+mod diagnose;
 mod view;
 
 use std::collections::BTreeMap;
@@ -75,6 +76,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "NAME")]
         exporter: Option<String>,
     },
+    /// Look into a host: gather a bundle of diagnostics, or print one section
+    Diagnose(diagnose::Diagnose),
     /// Retire a host for good: its identity is never accepted again
     Retire {
         #[command(flatten)]
@@ -178,6 +181,7 @@ pub(super) fn run(app: &mut App, command: Command) -> Result<(), Failure> {
         Command::Metrics { host, exporter } => {
             super::monitoring::host_metrics(app, &host, exporter)
         }
+        Command::Diagnose(command) => diagnose::run(app, command),
         Command::Retire { host, reason } => {
             let (client, workspace, id) = app.on_host(&host.workspace, &host.host)?;
             app.confirm(&format!("Retire host {} ({id}) for good?", host.host))?;

@@ -5,6 +5,7 @@ pub(crate) mod agent_config;
 pub(crate) mod audit_export;
 pub(crate) mod carrier;
 pub(crate) mod certificate;
+pub(crate) mod diagnose;
 pub(crate) mod enrolment;
 pub(crate) mod exporter;
 pub(crate) mod frame;

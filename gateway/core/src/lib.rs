@@ -11,6 +11,7 @@
 //! * [`clone`](mod@clone): is this the host, or a copy of it;
 //! * [`session`]: what a welcomed host is told;
 //! * [`command`]: which run goes to it when, and what becomes of each;
+//! * [`diagnose`]: what it shows of itself, held against what it was asked;
 //! * [`liveness`]: connectivity of hosts, mass losses;
 //! * [`pause`]: did the gateway itself stand still;
 //! * [`host`], [`identity`], [`seen`]: what becomes of a host, of its identity, of
@@ -20,6 +21,7 @@
 pub mod admission;
 pub mod clone;
 pub mod command;
+pub mod diagnose;
 pub mod host;
 pub mod identity;
 pub mod install;

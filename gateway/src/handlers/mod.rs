@@ -8,6 +8,7 @@ pub mod audit;
 pub mod certificate_authority;
 pub mod command;
 pub mod command_follow;
+pub mod diagnose;
 pub mod event;
 pub mod host;
 pub mod monitoring;

@@ -14,6 +14,7 @@ use api::v1::agent_token::*;
 use api::v1::audit::*;
 use api::v1::certificate_authority::*;
 use api::v1::command::*;
+use api::v1::diagnose::*;
 use api::v1::event::*;
 use api::v1::host::*;
 use api::v1::monitoring::*;
@@ -24,8 +25,8 @@ use axum::Router;
 
 use crate::app::App;
 use crate::handlers::{
-    access, agent_token, audit, certificate_authority, command, command_follow, event, host,
-    monitoring, people, system, tenancy,
+    access, agent_token, audit, certificate_authority, command, command_follow, diagnose, event,
+    host, monitoring, people, system, tenancy,
 };
 use crate::link::carrier;
 use dispatch::Routes;
@@ -94,6 +95,8 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded::<RetireHostRecord, _, _>(host::retire_host)
         .guarded::<ListMetricsTargets, _, _>(monitoring::list_metrics_targets)
         .guarded_raw::<GetHostMetrics, _, _>(monitoring::get_host_metrics)
+        .guarded::<GetHostDiagnostic, _, _>(diagnose::get_host_diagnostic)
+        .guarded_raw::<GetHostDiagnosticsBundle, _, _>(diagnose::get_host_diagnostics_bundle)
         .guarded::<ResolveCommandTargets, _, _>(command::resolve_command_targets)
         .guarded::<CreateCommandRecord, _, _>(command::create_command)
         .guarded::<ListCommands, _, _>(command::list_commands)

@@ -1,5 +1,5 @@
-//! Streams that the gateway opens, and the first kind of them: a run of a command. The
-//! head of this crate shows how it goes.
+//! Streams that the gateway opens, and the first of their kinds: a run of a
+//! command. The head of this crate shows how it goes.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use super::ScrapeRequest;
 pub struct Opening {
     /// What the stream is for. Nothing is a kind that this version does not know:
     /// reset the stream.
-    #[prost(oneof = "opening::Kind", tags = "1, 2")]
+    #[prost(oneof = "opening::Kind", tags = "1, 2, 4")]
     pub kind: Option<opening::Kind>,
 }
 
@@ -33,6 +33,9 @@ pub mod opening {
         /// A scrape of metrics.
         #[prost(message, tag = "2")]
         Scrape(ScrapeRequest),
+        /// A diagnosis of the host.
+        #[prost(message, tag = "4")]
+        Diagnose(super::super::DiagnoseRequest),
     }
 }
 

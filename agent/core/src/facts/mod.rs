@@ -21,6 +21,7 @@ mod virtualization;
 use model::facts::{Disk, Facts};
 
 pub use disks::{Mount, mounts};
+pub use network::addresses;
 pub use virtualization::Clues;
 
 /// Texts of files, as they are; empty when absent.
@@ -70,7 +71,7 @@ pub fn assemble(
         os_version: system::os_name(&readings.os_release),
         kernel: first_line(&readings.kernel).to_owned(),
         arch: arch.to_owned(),
-        addresses: network::addresses(&readings.fib_trie, &readings.if_inet6),
+        addresses: addresses(&readings.fib_trie, &readings.if_inet6),
         cpus: cpus.unwrap_or(0),
         cpu_model: cpu::model(&readings.cpuinfo),
         memory_bytes: system::memory(&readings.meminfo).unwrap_or(0),

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// IPv4 first, each in order; without loopback and link-local, which are the same
 /// everywhere.
-pub(super) fn addresses(fib_trie: &str, if_inet6: &str) -> Vec<String> {
+pub fn addresses(fib_trie: &str, if_inet6: &str) -> Vec<String> {
     let v4 = ipv4(fib_trie)
         .into_iter()
         .map(|address| address.to_string());

@@ -7,6 +7,7 @@ mod backup_restore;
 mod ca_rotation;
 mod clone;
 mod commands;
+mod diagnose;
 mod gateway_restart;
 mod install;
 mod lab;
@@ -135,6 +136,12 @@ pub const ALL: &[Scenario] = &[
         "a real Prometheus scrapes three hosts through the gateway; one disk fills, one alert fires",
         Needs::MONITORED_HOSTS,
         monitoring::run,
+    ),
+    scenario(
+        "diagnose",
+        "a broken host shows what is broken, and no secret that lies around in it",
+        Needs::INSTALLED_HOSTS,
+        diagnose::run,
     ),
     scenario(
         "uninstall",
