@@ -7,7 +7,7 @@
 //! Read in this order: [`ids`] and [`names`] say how things are called,
 //! [`tenancy`] and [`host`] what they are, [`permission`] and [`access`] who may
 //! touch them, [`selector`] how many are picked at once, [`command`] what is run on
-//! them, [`audit`] and
+//! them, [`file`] what is brought there and back, [`audit`] and
 //! [`audit_chain`] how it is remembered.
 
 pub mod access;
@@ -16,6 +16,7 @@ pub mod audit_chain;
 pub mod command;
 pub mod error_chain;
 pub mod facts;
+pub mod file;
 pub mod host;
 pub mod ids;
 pub mod labels;

@@ -5,12 +5,14 @@
 //! cleans and checks before use. Times are milliseconds since the Unix epoch,
 //! durations milliseconds.
 
+mod file;
 mod run;
 
 use std::fmt;
 
 use prost::{Enumeration, Message, Oneof};
 
+pub use file::*;
 pub use run::*;
 
 /// First message on an enrolment connection.

@@ -1,16 +1,18 @@
-//! Streams that the gateway opens, and the one kind there is so far: a run of a
-//! command. The head of this crate shows how it goes.
+//! Streams that the gateway opens, and the first kind of them: a run of a command. The
+//! head of this crate shows how it goes.
 
 use std::fmt;
 
 use prost::{Enumeration, Message, Oneof};
+
+use super::FileRequest;
 
 /// First frame of every stream that the gateway opens.
 #[derive(Clone, PartialEq, Message)]
 pub struct Opening {
     /// What the stream is for. Nothing is a kind that this version does not know:
     /// reset the stream.
-    #[prost(oneof = "opening::Kind", tags = "1")]
+    #[prost(oneof = "opening::Kind", tags = "1, 3")]
     pub kind: Option<opening::Kind>,
 }
 
@@ -24,6 +26,9 @@ pub mod opening {
         /// A run of a command.
         #[prost(message, tag = "1")]
         Run(RunRequest),
+        /// A file.
+        #[prost(message, tag = "3")]
+        File(FileRequest),
     }
 }
 
