@@ -11,6 +11,7 @@
 //! later after what was ordered has left. Reports wait for the engine, so a gateway
 //! that floods is slowed down by flow control, not stored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::{Conn, DialFailure, Purpose};
@@ -26,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::plan::Plan;
-use crate::streams;
+use crate::{files, streams};
 
 /// Orders in the queue of one connection. The engine never waits: a connection that
 /// does not take this many frames is dead.
@@ -161,7 +162,7 @@ pub async fn run(
         reader: FrameReader::new(receive, MAX_FRAME, READ),
     };
     let ended = match purpose {
-        Purpose::Link => talk(stream, &mut link, &mut orders, report).await,
+        Purpose::Link => talk(stream, &mut link, &mut orders, plan.files(), report).await,
         Purpose::Enrol => enrol(stream, &mut link, &mut orders, report).await,
     };
     if let Some(why) = ended {
@@ -192,10 +193,14 @@ async fn talk<F: Future<Output = ()>>(
     mut stream: Stream,
     link: &mut Link,
     orders: &mut mpsc::Receiver<Order>,
+    files: Option<Arc<files::Settings>>,
     report: impl Fn(Happened) -> F,
 ) -> Option<String> {
     // As many as the gateway may have open at a time; they end with the link.
     let mut opened = JoinSet::new();
+    if let Some(files) = &files {
+        opened.spawn(files::keep_tidy(Arc::clone(files)));
+    }
     let connection = link.connection.clone();
     loop {
         tokio::select! {
@@ -225,7 +230,7 @@ async fn talk<F: Future<Output = ()>>(
                 Err(error) => return Some(ended_by(link, &error)),
             },
             Ok((send, receive)) = connection.accept_bi() => {
-                opened.spawn(streams::decline(send, receive));
+                opened.spawn(streams::answer(send, receive, files.clone()));
             }
             Some(_) = opened.join_next(), if !opened.is_empty() => {}
             end = link.carrier_ended() => return Some(error_chain(&end)),

@@ -11,6 +11,7 @@
 //!   anywhere;
 //! * [`engine`]: the loop around the core, with [`conn`] for each connection and
 //!   [`streams`] for what the gateway opens on it;
+//! * [`files`]: files to and from the host;
 //! * [`clock`], [`facts`], [`shutdown`]: what it learns from the machine;
 //! * [`local`], [`status`]: what it tells people on this host;
 //! * [`doctor`], [`commands`]: the other commands;
@@ -24,6 +25,7 @@ pub mod conn;
 pub mod doctor;
 pub mod engine;
 pub mod facts;
+pub mod files;
 pub mod local;
 pub mod log;
 pub mod plan;

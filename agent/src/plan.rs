@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use agent_core::{KEEP_ALIVE, Purpose, Rung};
 use link::dial::{DialError, DialLimits, Link, dial_udp, dial_websocket};
@@ -12,6 +13,7 @@ use link::trust::{TrustBundle, TrustError, TrustStore};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::files;
 use crate::state::{State, StateError};
 
 /// The transport gives a connection up after three keepalives without an answer.
@@ -22,6 +24,7 @@ const MAX_CA_FILE: u64 = 1 << 20;
 /// One dial, ready to run.
 pub struct Plan {
     config: Config,
+    files: Option<Arc<files::Settings>>,
     client: Client,
     rung: Rung,
 }
@@ -100,7 +103,19 @@ impl Plan {
         let trust = TrustStore::new(identity.trust);
         let verifier =
             Verifier::of_gateways(trust, Some(identity.deployment), clock.for_verifier());
-        Self::with(config, verifier, Some(credentials), rung)
+        let files = files::Settings {
+            host: identity.host.to_string(),
+            generation: identity.generation,
+            roots: config.file_roots.clone(),
+            state_dir: config.state_dir.clone(),
+            paused: false,
+            resolver: files::Resolver::Best,
+        };
+        let plan = Self::with(config, verifier, Some(credentials), rung)?;
+        Ok(Self {
+            files: Some(Arc::new(files)),
+            ..plan
+        })
     }
 
     /// Dials without credentials.
@@ -116,7 +131,7 @@ impl Plan {
 
     fn with(
         config: &Config,
-        verifier: std::sync::Arc<Verifier>,
+        verifier: Arc<Verifier>,
         credentials: Option<Credentials>,
         rung: Rung,
     ) -> Result<Self, PlanError> {
@@ -124,9 +139,15 @@ impl Plan {
             Client::new(verifier, credentials, IDLE_TIMEOUT).map_err(PlanError::Transport)?;
         Ok(Self {
             config: config.clone(),
+            files: None,
             client,
             rung,
         })
+    }
+
+    /// What files are answered by; nothing for a host that has not joined.
+    pub fn files(&self) -> Option<Arc<files::Settings>> {
+        self.files.clone()
     }
 
     /// Dials.

@@ -1,14 +1,17 @@
 //! Streams that the gateway opens beside the control stream.
 //!
-//! This version runs nothing for the gateway yet. It reads what a stream is for and says
-//! so, in the words in which a host declines a run that it cannot carry out: whoever asked
-//! learns at once and for certain that nothing was started here.
+//! Files are answered ([`crate::files`]). Commands are not run by this version yet: it says
+//! so in the words in which a host declines a run that it cannot carry out, and whoever
+//! asked learns at once and for certain that nothing was started here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use link::frame::{Deadlines, FrameReader, MAX_FRAME, write_message};
 use protocol::v1::{Opening, RunRefusal, RunRefused, RunReport, opening, run_report};
 use quinn::{RecvStream, SendStream, VarInt};
+
+use crate::files;
 
 /// For the first frame, and for the gateway to take the answer.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -16,19 +19,41 @@ const WITHIN: Duration = Duration::from_secs(10);
 const UNKNOWN_KIND: VarInt = VarInt::from_u32(1);
 
 /// Answers one stream.
-pub async fn decline(mut send: SendStream, receive: RecvStream) {
+pub async fn answer(
+    mut send: SendStream,
+    receive: RecvStream,
+    files: Option<Arc<files::Settings>>,
+) {
     let deadlines = Deadlines {
         idle: WITHIN,
         frame: WITHIN,
     };
     let mut reader = FrameReader::new(receive, MAX_FRAME, deadlines);
-    let Ok(Some(Opening {
-        kind: Some(opening::Kind::Run(_)),
-    })) = reader.next().await
-    else {
-        let _ = send.reset(UNKNOWN_KIND);
-        return;
-    };
+    let opening = reader.next().await;
+    match (opening, files) {
+        (
+            Ok(Some(Opening {
+                kind: Some(opening::Kind::Run(_)),
+            })),
+            _,
+        ) => decline(send).await,
+        (
+            Ok(Some(Opening {
+                kind: Some(opening::Kind::File(request)),
+            })),
+            Some(files),
+        ) => {
+            if let Err(error) = files::serve(request, reader.into_inner(), send, files).await {
+                tracing::debug!(error = %model::error_chain(&error), "a file's stream was cut");
+            }
+        }
+        _ => {
+            let _ = send.reset(UNKNOWN_KIND);
+        }
+    }
+}
+
+async fn decline(mut send: SendStream) {
     let refused = RunRefused {
         code: RunRefusal::Unsupported.into(),
         message: "the agent of this version does not run commands; update it".to_owned(),
