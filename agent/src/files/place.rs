@@ -283,6 +283,3 @@ fn no_files_here() -> Refusal {
         "what lies there is the kernel's and no file; run a command to read or set it",
     )
 }
-
-#[cfg(test)]
-mod tests;
