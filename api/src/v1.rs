@@ -6,6 +6,7 @@ pub mod audit;
 pub mod certificate_authority;
 pub mod command;
 pub mod event;
+pub mod file;
 pub mod host;
 pub mod people;
 pub mod system;
@@ -30,6 +31,7 @@ pub fn operations() -> Vec<Operation> {
         agent_token::operations(),
         host::operations(),
         command::operations(),
+        file::operations(),
         event::operations(),
         audit::operations(),
         certificate_authority::operations(),

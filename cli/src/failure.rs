@@ -256,7 +256,7 @@ fn problem_exit_code(problem: &Problem) -> u8 {
             "rate_limited" | "unavailable" | "timeout" | "storage_full" | "idempotency_in_progress",
             _,
         ) => 6,
-        (_, 400 | 413 | 415 | 422) => 2,
+        (_, 400 | 413 | 415 | 416 | 422) => 2,
         (_, 404 | 410) => 3,
         (_, 401 | 403) => 4,
         (_, 409) => 5,
@@ -279,11 +279,13 @@ mod tests {
         use ProblemCode::*;
         for code in ProblemCode::ALL {
             let expected = match code {
-                MalformedRequest | BodyTooLarge | UnsupportedMediaType | Invalid => 2,
+                MalformedRequest | BodyTooLarge | UnsupportedMediaType | Invalid
+                | RangeNotSatisfiable => 2,
                 NotFound | Gone => 3,
                 Unauthenticated | Forbidden | ExceedsMaker | ForeignOrigin => 4,
                 Conflict | NameTaken | NotEmpty | IdempotencyMismatch => 5,
-                RateLimited | Unavailable | Timeout | StorageFull | IdempotencyInProgress => 6,
+                RateLimited | Unavailable | Timeout | StorageFull | HostStorageFull
+                | IdempotencyInProgress => 6,
                 MethodNotAllowed | HeadersTooLarge | Misdirected | Internal => 1,
             };
             assert_eq!(failure(*code).exit_code(), expected, "{code:?}");

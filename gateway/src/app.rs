@@ -31,6 +31,7 @@ use crate::releases::Releases;
 use crate::state::catalog::Catalog;
 use crate::state::records::RestoredRecordV1;
 use crate::tasks::Tasks;
+use crate::transfer::Transfers;
 use crate::usage::KeyUses;
 
 /// How long a request waits for its own change to become visible. Far above the
@@ -61,6 +62,8 @@ pub struct App {
     pub links: Links,
     /// Commands at work.
     pub commands: Commands,
+    /// Files under way.
+    pub transfers: Arc<Transfers>,
     /// What followers of a workspace are told.
     pub events: EventHub,
     /// When API keys were used, until it is written down.

@@ -127,6 +127,8 @@ pub struct Limits {
     pub enrolments_per_source_per_minute: u32,
     /// Bytes in a request's body.
     pub body_bytes: usize,
+    /// Bytes in a file to or from a host.
+    pub file_bytes: usize,
     /// Bytes in a request's head.
     pub header_bytes: usize,
     /// HTTP connections.
@@ -259,6 +261,7 @@ impl Default for Limits {
             // A whole site enrols from behind one address.
             enrolments_per_source_per_minute: 300,
             body_bytes: 1 << 20,
+            file_bytes: 4 << 30,
             header_bytes: 32 << 10,
             connections: 4096,
             connections_per_source: 512,

@@ -145,6 +145,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         ca: Arc::new(ca),
         links: Links::new(started, config.agents.grace_after_start),
         commands: Commands::open(&state).await?,
+        transfers: Arc::default(),
         events: EventHub::new(u64::from_be_bytes(crate::keys::random())),
         key_uses: KeyUses::default(),
         rates: Rates::new(&config),

@@ -192,8 +192,8 @@ const NOT_PRODUCTION: &[Environment] = &[Environment::Staging, Environment::Deve
 /// because whoever mints opens a path into the fleet; shell sessions are root on
 /// a host, so no role but the owner's may open them in production, and the
 /// owner's role names them apart so that even there a custom role is needed. Commands
-/// are as powerful, though every one is named and kept: operators run them outside
-/// production only.
+/// are as powerful, though every one is named and kept, and so are files, of which the
+/// trail keeps names and digests: operators have both outside production only.
 pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
     BuiltInRole {
         name: "owner",
@@ -221,6 +221,7 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.repair", EVERYWHERE),
             ("project.workspace.host.retire", EVERYWHERE),
             ("project.workspace.host.command", EVERYWHERE),
+            ("project.workspace.host.file", EVERYWHERE),
             ("project.workspace.host.shell_session", NOT_PRODUCTION),
         ],
     },
@@ -243,6 +244,7 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.repair", EVERYWHERE),
             ("project.workspace.host.retire", EVERYWHERE),
             ("project.workspace.host.command", EVERYWHERE),
+            ("project.workspace.host.file", EVERYWHERE),
             ("project.workspace.host.shell_session", NOT_PRODUCTION),
         ],
     },
@@ -262,6 +264,7 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.command.list", EVERYWHERE),
             ("project.workspace.host.command.cancel", EVERYWHERE),
             ("project.workspace.host.command.run", NOT_PRODUCTION),
+            ("project.workspace.host.file", NOT_PRODUCTION),
             ("project.workspace.host.shell_session", NOT_PRODUCTION),
         ],
     },

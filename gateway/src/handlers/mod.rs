@@ -9,6 +9,7 @@ pub mod certificate_authority;
 pub mod command;
 pub mod command_follow;
 pub mod event;
+pub mod file;
 pub mod host;
 pub mod page;
 pub mod people;
