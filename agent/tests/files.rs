@@ -94,12 +94,23 @@ impl Host {
 
     async fn held(&self, path: &str, write: &FileWrite) -> Said {
         let transfer = write.transfer.clone();
-        ask(&self.settings, path, Action::Held(FileHeldQuestion { transfer })).await
+        ask(
+            &self.settings,
+            path,
+            Action::Held(FileHeldQuestion { transfer }),
+        )
+        .await
     }
 
     async fn write(&self, path: &str, write: &FileWrite, content: &[u8]) -> Said {
         let from = usize::try_from(write.offset).unwrap();
-        bring(&self.settings, path, write, &content[from.min(content.len())..]).await
+        bring(
+            &self.settings,
+            path,
+            write,
+            &content[from.min(content.len())..],
+        )
+        .await
     }
 }
 
@@ -180,7 +191,10 @@ async fn converse(settings: &Arc<Settings>, request: FileRequest, bytes: Option<
                         body: Some(file_order::Body::Data(data)),
                     };
                     // A host that has refused listens no more.
-                    if write_message(&mut write, &order, MAX_FRAME, LIMIT).await.is_err() {
+                    if write_message(&mut write, &order, MAX_FRAME, LIMIT)
+                        .await
+                        .is_err()
+                    {
                         break;
                     }
                 }
@@ -227,11 +241,20 @@ async fn a_file_goes_in_and_comes_out_as_it_was() {
     assert_eq!(said.data, content);
     assert_eq!(said.sha256.unwrap(), sha256(&content));
     let meta = said.meta.unwrap();
-    assert_eq!((meta.size, meta.mode, meta.length), (1_000_003, 0o640, 1_000_003));
+    assert_eq!(
+        (meta.size, meta.mode, meta.length),
+        (1_000_003, 0o640, 1_000_003)
+    );
     let said = host.stat(&path, true).await;
     assert_eq!(said.sha256.unwrap(), sha256(&content));
     assert_eq!(said.meta.unwrap().version, meta.version);
-    assert!(host.stat(&host.text("new"), true).await.meta.unwrap().is_directory);
+    assert!(
+        host.stat(&host.text("new"), true)
+            .await
+            .meta
+            .unwrap()
+            .is_directory
+    );
 }
 
 #[tokio::test]
@@ -250,7 +273,10 @@ async fn what_is_there_stays_unless_it_is_to_be_replaced() {
     // The permissions of what was there, without the bit that made it somebody's.
     assert_eq!(fs::metadata(host.at("f")).unwrap().mode() & 0o7777, 0o751);
     let empty = upload(2, b"");
-    assert_eq!(host.write(&host.text("empty"), &empty, b"").await.refused, None);
+    assert_eq!(
+        host.write(&host.text("empty"), &empty, b"").await.refused,
+        None
+    );
     assert_eq!(fs::metadata(host.at("empty")).unwrap().len(), 0);
 }
 
@@ -269,11 +295,25 @@ async fn abuse_23_what_is_no_plain_path_below_a_root_is_refused() {
         ("C:\\Windows\\win.ini".to_owned(), FileRefusal::Invalid),
         ("\\\\server\\share".to_owned(), FileRefusal::Invalid),
         (format!("/{}", "a/".repeat(3000)), FileRefusal::Invalid),
-        (format!("{root}/%2e%2e/outside/secret"), FileRefusal::NotFound),
-        (format!("{root}/..%2foutside%2fsecret"), FileRefusal::NotFound),
+        (
+            format!("{root}/%2e%2e/outside/secret"),
+            FileRefusal::NotFound,
+        ),
+        (
+            format!("{root}/..%2foutside%2fsecret"),
+            FileRefusal::NotFound,
+        ),
         (format!("{root}/..\\outside\\secret"), FileRefusal::NotFound),
         (format!("{root}x/secret"), FileRefusal::Outside),
-        (host.dir.path().join("outside/secret").to_str().unwrap().to_owned(), FileRefusal::Outside),
+        (
+            host.dir
+                .path()
+                .join("outside/secret")
+                .to_str()
+                .unwrap()
+                .to_owned(),
+            FileRefusal::Outside,
+        ),
         ("/".to_owned(), FileRefusal::Outside),
         ("/etc/passwd".to_owned(), FileRefusal::Outside),
         ("/proc/self/environ".to_owned(), FileRefusal::NotAFile),
@@ -292,7 +332,10 @@ async fn abuse_23_what_is_no_plain_path_below_a_root_is_refused() {
         }
     }
     assert_eq!(names(&host.dir.path().join("outside")), ["secret"]);
-    assert_eq!(fs::read(host.dir.path().join("outside/secret")).unwrap(), b"canary");
+    assert_eq!(
+        fs::read(host.dir.path().join("outside/secret")).unwrap(),
+        b"canary"
+    );
 }
 
 #[tokio::test]
@@ -306,10 +349,20 @@ async fn abuse_22_23_no_link_leads_out_of_a_root() {
         symlink("/proc/self/root", host.at("magic")).unwrap();
         symlink("/proc/self/environ", host.at("environ")).unwrap();
         symlink("loop", host.at("loop")).unwrap();
-        for path in ["absolute/secret", "relative/secret", "file", "magic/etc/passwd", "environ", "loop"] {
+        for path in [
+            "absolute/secret",
+            "relative/secret",
+            "file",
+            "magic/etc/passwd",
+            "environ",
+            "loop",
+        ] {
             let read = host.read(&host.text(path)).await;
             let expected = [FileRefusal::Outside, FileRefusal::NotFound];
-            assert!(read.refused.is_some_and(|it| expected.contains(&it)), "{path}: {read:?}");
+            assert!(
+                read.refused.is_some_and(|it| expected.contains(&it)),
+                "{path}: {read:?}"
+            );
             assert!(read.data.is_empty(), "{path}");
             let mut write = upload(1, b"x");
             (write.overwrite, write.make_parents) = (true, true);
@@ -357,7 +410,12 @@ async fn abuse_23_a_link_swapped_ten_thousand_times_never_leads_out() {
     let swapping = {
         let (stop, inside, outside) = (Arc::clone(&stop), host.at("inside"), outside.clone());
         std::thread::spawn(move || {
-            let targets = [Path::new("inside"), Path::new("../outside"), &outside, &inside];
+            let targets = [
+                Path::new("inside"),
+                Path::new("../outside"),
+                &outside,
+                &inside,
+            ];
             for target in targets.iter().cycle() {
                 if stop.load(Ordering::Relaxed) {
                     break;
@@ -423,9 +481,15 @@ async fn abuse_22_devices_pipes_and_sockets_are_neither_opened_nor_replaced() {
         let said = host.write(&path, &write, b"x").await;
         assert_eq!(said.refused, Some(FileRefusal::NotAFile), "{thing}");
     }
-    assert_eq!(host.read(&host.text("")).await.refused, Some(FileRefusal::Invalid));
+    assert_eq!(
+        host.read(&host.text("")).await.refused,
+        Some(FileRefusal::Invalid)
+    );
     let folder = host.dir.path().join("root").to_str().unwrap().to_owned();
-    assert_eq!(host.read(&folder).await.refused, Some(FileRefusal::IsDirectory));
+    assert_eq!(
+        host.read(&folder).await.refused,
+        Some(FileRefusal::IsDirectory)
+    );
 }
 
 #[tokio::test]
@@ -439,7 +503,10 @@ async fn abuse_22_set_user_id_bits_need_a_word_of_their_own() {
         assert!(!host.at("f").exists());
     }
     (write.mode, write.allow_special) = (Some(0o4755), true);
-    assert_eq!(host.write(&host.text("f"), &write, b"x").await.refused, None);
+    assert_eq!(
+        host.write(&host.text("f"), &write, b"x").await.refused,
+        None
+    );
     assert_eq!(fs::metadata(host.at("f")).unwrap().mode() & 0o7777, 0o4755);
 }
 
@@ -467,7 +534,10 @@ async fn abuse_22_a_part_that_somebody_else_has_put_there_is_not_written_to() {
     fs::set_permissions(&part, fs::Permissions::from_mode(0o666)).unwrap();
     refused().await;
     fs::remove_file(&part).unwrap();
-    assert_eq!(host.write(&host.text("f"), &write, b"mine").await.refused, None);
+    assert_eq!(
+        host.write(&host.text("f"), &write, b"mine").await.refused,
+        None
+    );
 }
 
 #[tokio::test]
@@ -526,13 +596,21 @@ async fn a_download_goes_on_anywhere_and_begins_again_when_the_file_is_another()
         assert_eq!(said.data, &content[from..from + length]);
         assert_eq!(said.sha256.unwrap(), sha256(&said.data));
         assert_eq!(meta.offset, offset);
-        assert_eq!(length, (content.len() - from).min(read.length.map_or(usize::MAX, |_| 1000)));
+        assert_eq!(
+            length,
+            (content.len() - from).min(read.length.map_or(usize::MAX, |_| 1000))
+        );
     }
     // The same size and time: the kernel's own time of change tells it apart.
     let modified = fs::metadata(host.at("f")).unwrap().modified().unwrap();
     let other = bytes(7, 700_001);
     fs::write(host.at("f"), &other).unwrap();
-    fs::File::options().write(true).open(host.at("f")).unwrap().set_modified(modified).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(host.at("f"))
+        .unwrap()
+        .set_modified(modified)
+        .unwrap();
     let read = FileRead {
         offset: 500_000,
         length: None,
@@ -634,7 +712,10 @@ async fn of_two_uploads_to_one_name_one_wins_whole() {
     // The very same upload twice: one at a time.
     let mut same = upload(3, &one);
     same.overwrite = true;
-    let (first, second) = tokio::join!(host.write(&path, &same, &one), host.write(&path, &same, &one));
+    let (first, second) = tokio::join!(
+        host.write(&path, &same, &one),
+        host.write(&path, &same, &one)
+    );
     assert!(first.refused.is_none() || second.refused.is_none());
     assert!(fs::read(host.at("f")).unwrap() == one);
     assert!(host.parts().is_empty());
@@ -651,13 +732,20 @@ async fn a_full_disk_is_told_before_or_when_it_happens_and_not_kept_full() {
         eprintln!("SKIPPED: no tmpfs can be mounted here; it needs root");
         return;
     }
-    let unmount = || std::process::Command::new("umount").arg(host.dir.path().join("root")).status();
+    let unmount = || {
+        std::process::Command::new("umount")
+            .arg(host.dir.path().join("root"))
+            .status()
+    };
     let result = std::panic::AssertUnwindSafe(async {
         let content = bytes(1, 2 << 20);
         let path = host.text("f");
         let write = upload(1, &content);
         let said = host.write(&path, &write, &content).await;
-        assert_eq!((said.refused, said.held), (Some(FileRefusal::DiskFull), None));
+        assert_eq!(
+            (said.refused, said.held),
+            (Some(FileRefusal::DiskFull), None)
+        );
         // Room at first, and then no more.
         let content = bytes(2, 900 << 10);
         let write = upload(2, &content);
@@ -690,8 +778,17 @@ async fn what_was_given_up_is_removed_after_a_day_and_nothing_else() {
     sweep(&host.settings);
     assert_eq!((host.parts().len(), host.notes().len()), (2, 2));
     let long_ago = SystemTime::now() - Duration::from_secs(2 * 24 * 3600);
-    let age = |path: &Path| fs::File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
-    let [first, _] = &host.parts()[..] else { panic!() };
+    let age = |path: &Path| {
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap()
+    };
+    let [first, _] = &host.parts()[..] else {
+        panic!()
+    };
     age(&host.at(first));
     // One of a stranger, which nobody noted.
     let stranger = host.at(&format!(".loopback-{}.part", "0".repeat(32)));
@@ -715,13 +812,27 @@ async fn the_owner_and_the_identity_of_the_host_have_the_last_word() {
         let mut settings = Settings::clone(&host.settings);
         change(&mut settings);
         let read = Action::Read(FileRead::default());
-        ask(&Arc::new(settings), &host.text("f"), read).await.refused
+        ask(&Arc::new(settings), &host.text("f"), read)
+            .await
+            .refused
     };
     assert_eq!(ask_with(|_| {}).await, None);
-    assert_eq!(ask_with(|it| it.paused = true).await, Some(FileRefusal::Paused));
-    assert_eq!(ask_with(|it| it.roots.clear()).await, Some(FileRefusal::Outside));
-    assert_eq!(ask_with(|it| it.generation = 4).await, Some(FileRefusal::NotMine));
-    assert_eq!(ask_with(|it| it.host = "hst_y".into()).await, Some(FileRefusal::NotMine));
+    assert_eq!(
+        ask_with(|it| it.paused = true).await,
+        Some(FileRefusal::Paused)
+    );
+    assert_eq!(
+        ask_with(|it| it.roots.clear()).await,
+        Some(FileRefusal::Outside)
+    );
+    assert_eq!(
+        ask_with(|it| it.generation = 4).await,
+        Some(FileRefusal::NotMine)
+    );
+    assert_eq!(
+        ask_with(|it| it.host = "hst_y".into()).await,
+        Some(FileRefusal::NotMine)
+    );
     let request = FileRequest {
         host: "hst_x".to_owned(),
         generation: 3,

@@ -121,6 +121,19 @@ pub enum Failure {
     /// The answer cannot be put into words.
     #[error("write the answer as JSON")]
     Json(#[source] serde_json::Error),
+    /// A file here has the name of the copy.
+    #[error("{} is there already; --force replaces it", .0.display())]
+    Exists(PathBuf),
+    /// A file changed while it was copied.
+    #[error(
+        "{0} changed while it was being copied: nothing was kept of it; try again when it is at rest"
+    )]
+    Changed(String),
+    /// A copy is not what the host has.
+    #[error(
+        "the copy of {0} has another SHA-256 than the file on the host: nothing was kept of it"
+    )]
+    Differs(String),
     /// Somebody said no at a prompt.
     #[error("not confirmed: nothing was done")]
     Declined,
@@ -150,6 +163,7 @@ impl Failure {
             Self::Usage(_) | Self::Ambiguous { .. } => 2,
             Self::NotFound { .. } | Self::NoTargets => 3,
             Self::Client(error) => client_exit_code(error),
+            Self::Exists(_) | Self::Changed(_) => 5,
             Self::Verify { source, .. } if source.is_verdict() => 7,
             Self::NotServing(_) | Self::ShortExport { .. } | Self::LostSight { .. } => 6,
             Self::Verify { .. }
@@ -158,6 +172,7 @@ impl Failure {
             | Self::Output(_)
             | Self::Json(_)
             | Self::Signals(_)
+            | Self::Differs(_)
             | Self::Declined => 1,
         }
     }
@@ -284,7 +299,11 @@ mod tests {
                 NotFound | Gone => 3,
                 Unauthenticated | Forbidden | ExceedsMaker | ForeignOrigin => 4,
                 Conflict | NameTaken | NotEmpty | IdempotencyMismatch => 5,
-                RateLimited | Unavailable | Timeout | StorageFull | HostStorageFull
+                RateLimited
+                | Unavailable
+                | Timeout
+                | StorageFull
+                | HostStorageFull
                 | IdempotencyInProgress => 6,
                 MethodNotAllowed | HeadersTooLarge | Misdirected | Internal => 1,
             };

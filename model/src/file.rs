@@ -32,7 +32,11 @@ pub enum NotAPath {
     #[error("a path on a host begins with `/`")]
     NotAbsolute,
     /// Longer than the kernel takes.
-    #[error("a path has at most {} bytes, and each name in it at most {}", HostPath::MAX_LEN, HostPath::MAX_NAME)]
+    #[error(
+        "a path has at most {} bytes, and each name in it at most {}",
+        HostPath::MAX_LEN,
+        HostPath::MAX_NAME
+    )]
     TooLong,
     /// `.` or `..`, which name other things in other places.
     #[error("a path is written without `.` and `..`")]

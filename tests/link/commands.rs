@@ -32,7 +32,7 @@ impl Stream {
         let opening: Option<Opening> = reader.next().await?;
         match opening.and_then(|opening| opening.kind) {
             Some(opening::Kind::Run(request)) => Ok((Self { send, reader }, request)),
-            None => bail!("a stream for nothing"),
+            _ => bail!("a stream for something else"),
         }
     }
 

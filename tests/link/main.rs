@@ -5,6 +5,7 @@
 //! time; limits only end a test that hangs.
 
 mod commands;
+mod files;
 mod floods;
 mod identities;
 mod packets;

@@ -38,8 +38,8 @@ use protocol::v1::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-pub use parts::sweep;
 use parts::SWEEP_EVERY;
+pub use parts::sweep;
 use place::Place;
 pub use place::Resolver;
 use refusal::{Answer, Refusal};

@@ -46,7 +46,13 @@ fn number(what: &str, list: &str, name: &str) -> Result<u32, Refusal> {
     }
     let verb = format!("look for the {what}");
     let file = File::open(list).map_err(to(&verb))?;
-    find(BufReader::new(file.take(MOST)).lines().map_while(Result::ok), name).ok_or_else(|| {
+    find(
+        BufReader::new(file.take(MOST))
+            .lines()
+            .map_while(Result::ok),
+        name,
+    )
+    .ok_or_else(|| {
         let why = format!("there is no {what} `{name}` in {list}");
         Refusal::new(FileRefusal::NoSuchOwner, why)
     })

@@ -83,7 +83,11 @@ impl Place {
         path: &HostPath,
         resolver: Resolver,
     ) -> Result<Self, Refusal> {
-        if path.names().next().is_some_and(|it| MACHINERY.contains(&it)) {
+        if path
+            .names()
+            .next()
+            .is_some_and(|it| MACHINERY.contains(&it))
+        {
             return Err(no_files_here());
         }
         let holds = |root: &&PathBuf| Path::new(path.as_str()).starts_with(root);
@@ -98,7 +102,8 @@ impl Place {
             ));
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(root_path, flags, Mode::empty()).map_err(to("open the root"))?;
+        let root =
+            rustix::fs::open(root_path, flags, Mode::empty()).map_err(to("open the root"))?;
         let rest = Path::new(path.as_str()).strip_prefix(root_path);
         let names = rest.map_or_else(
             |_| Vec::new(),
@@ -272,7 +277,10 @@ fn is_machinery(found: BorrowedFd<'_>) -> Result<bool, Refusal> {
         .map_err(to("look at the file system"))?
         .f_type;
     // The kernel's numbers have 32 bits, and its type for them differs by architecture.
-    #[allow(clippy::cast_possible_truncation, reason = "the low 32 bits are the number")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the low 32 bits are the number"
+    )]
     let kind = kind as u32;
     Ok(NOT_FILES.contains(&kind))
 }

@@ -20,12 +20,7 @@ use super::place::{Place, open_for_reading};
 use super::refusal::{Answer, Refusal, to};
 
 /// Says what lies at a place.
-pub(super) fn stat(
-    place: &Place,
-    asked: FileStat,
-    most: u64,
-    talk: &Talk,
-) -> Result<(), Answer> {
+pub(super) fn stat(place: &Place, asked: FileStat, most: u64, talk: &Talk) -> Result<(), Answer> {
     let (found, stat) = place.peek()?;
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     if !is_directory {

@@ -43,9 +43,7 @@ impl Refusal {
             Some(Errno::ROFS) => (FileRefusal::Permission, "the file system is read-only"),
             Some(Errno::EXIST) => (FileRefusal::Exists, "there is a file of that name"),
             Some(Errno::ISDIR) => (FileRefusal::IsDirectory, "it is a directory"),
-            Some(Errno::NOSPC | Errno::DQUOT) => {
-                (FileRefusal::DiskFull, "the host's disk is full")
-            }
+            Some(Errno::NOSPC | Errno::DQUOT) => (FileRefusal::DiskFull, "the host's disk is full"),
             Some(Errno::FBIG) => (
                 FileRefusal::TooLarge,
                 "it is larger than the file system takes",

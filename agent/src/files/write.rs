@@ -22,9 +22,7 @@ use std::time::{Duration, Instant};
 use model::file::{FileMode, HostPath};
 use protocol::v1::{FileHeld, FileRefusal, FileWrite, file_reply};
 use ring::digest;
-use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid,
-};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::parts::{self, Transfer};
@@ -75,14 +73,16 @@ pub(super) fn take(
         let why = "what came has another SHA-256 than was announced; nothing was written";
         return Err(Refusal::new(FileRefusal::Digest, why).into());
     }
-    let uid = owner.uid.or(replaced.as_ref().map(|it| Uid::from_raw(it.st_uid)));
-    let gid = owner.gid.or(replaced.as_ref().map(|it| Gid::from_raw(it.st_gid)));
+    let uid = owner
+        .uid
+        .or(replaced.as_ref().map(|it| Uid::from_raw(it.st_uid)));
+    let gid = owner
+        .gid
+        .or(replaced.as_ref().map(|it| Gid::from_raw(it.st_gid)));
     // Special bits of what is replaced were for another content.
-    let mode = asked.mode.unwrap_or_else(|| {
-        replaced
-            .as_ref()
-            .map_or(0o600, |it| it.st_mode & 0o777)
-    });
+    let mode = asked
+        .mode
+        .unwrap_or_else(|| replaced.as_ref().map_or(0o600, |it| it.st_mode & 0o777));
     // The owner first: changing it takes set-user-id bits away.
     rustix::fs::fchown(&part.file, uid, gid).map_err(to("set the owner"))?;
     rustix::fs::fchmod(&part.file, Mode::from_raw_mode(mode)).map_err(to("set the mode"))?;
@@ -285,11 +285,7 @@ fn foreign() -> Refusal {
 
 /// Brings the rest into the part, and answers with the digest of the whole.
 fn receive(part: &Part<'_>, asked: &FileWrite, talk: &mut Talk) -> Result<digest::Digest, Answer> {
-    let held = part
-        .file
-        .metadata()
-        .map_err(to("look at the part"))?
-        .len();
+    let held = part.file.metadata().map_err(to("look at the part"))?.len();
     if held < asked.offset {
         let why = format!("{held} bytes of this upload are held; go on from there");
         return Err(Refusal::new(FileRefusal::Offset, why).into());

@@ -8,6 +8,7 @@ mod audit;
 mod certificate_authority;
 mod command;
 mod context;
+mod cp;
 mod event;
 mod host;
 mod project;
@@ -62,6 +63,8 @@ enum Command {
     /// Commands that were run: list, show, cancel, retry, output
     #[command(subcommand, name = "command")]
     Runs(command::Command),
+    /// Copy a file to a host or from one: HOST:PATH names it there
+    Cp(Box<cp::Cp>),
     /// Show hosts, and with --follow what changes
     Events(event::Events),
     /// Agent tokens: what hosts join with
@@ -125,6 +128,7 @@ impl Cli {
             Command::Whoami => session::whoami(&mut app),
             Command::Context(command) => context::run(&mut app, command),
             Command::Host(command) => host::run(&mut app, command),
+            Command::Cp(command) => cp::run(&mut app, *command),
             Command::Events(command) => event::run(&mut app, &command),
             Command::AgentToken(command) => agent_token::run(&mut app, command),
             Command::Project(command) => project::run(&mut app, command),

@@ -32,12 +32,10 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::call::Call;
 use crate::state::change::Entry;
+use crate::transfer::download;
+pub use crate::transfer::stream::WORK_WITHIN;
 use crate::transfer::stream::{Hearing, Telling, info, nonsense, open, version};
 use crate::transfer::upload::Upload;
-use crate::transfer::download;
-
-/// The largest file from the slowest disk; the host says meanwhile that it is at work.
-pub const DIGEST_WITHIN: Duration = Duration::from_secs(900);
 
 /// What a file is.
 pub async fn get_file(app: Arc<App>, call: Call<GetFile>) -> Result<FileInfo> {
@@ -158,7 +156,11 @@ pub async fn write_file(
         sha256: asked.sha256.as_bytes().to_vec(),
         offset: from,
         mode: asked.mode.map(|mode| mode.bits()),
-        owner: asked.owner.as_ref().map(ToString::to_string).unwrap_or_default(),
+        owner: asked
+            .owner
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         overwrite: asked.overwrite,
         make_parents: asked.make_parents,
         allow_special: asked.special,
@@ -412,8 +414,18 @@ mod tests {
         let quoted = format!("\"{version}\"");
         assert_eq!(of("bytes=0-9", Some(&quoted)), Some((0, Some(10), 16)));
         let most = u64::MAX.to_string();
-        assert_eq!(of(&format!("bytes=0-{most}"), None), Some((0, Some(u64::MAX), 0)));
-        for odd in ["bytes=-5", "bytes=9-5", "bytes=0-1,3-4", "lines=0-1", "bytes=", "bytes=-"] {
+        assert_eq!(
+            of(&format!("bytes=0-{most}"), None),
+            Some((0, Some(u64::MAX), 0))
+        );
+        for odd in [
+            "bytes=-5",
+            "bytes=9-5",
+            "bytes=0-1,3-4",
+            "lines=0-1",
+            "bytes=",
+            "bytes=-",
+        ] {
             assert_eq!(of(odd, None), None, "{odd}");
         }
         for other in ["W/\"x\"", "\"\"", "Wed, 21 Oct 2015 07:28:00 GMT"] {
@@ -440,10 +452,19 @@ mod tests {
         assert_eq!(extent(Some(10), Some(3), None), Ok((10, 3)));
         assert_eq!(extent(Some(0), None, Some("0")), Ok((0, 0)));
         assert_eq!(extent(Some(10), Some(11), None), Err(ProblemCode::Invalid));
-        assert_eq!(extent(Some(10), Some(3), Some("8")), Err(ProblemCode::Invalid));
+        assert_eq!(
+            extent(Some(10), Some(3), Some("8")),
+            Err(ProblemCode::Invalid)
+        );
         assert_eq!(extent(None, None, None), Err(ProblemCode::Invalid));
-        assert_eq!(extent(Some(101), None, None), Err(ProblemCode::BodyTooLarge));
+        assert_eq!(
+            extent(Some(101), None, None),
+            Err(ProblemCode::BodyTooLarge)
+        );
         let most = u64::MAX.to_string();
-        assert_eq!(extent(None, Some(u64::MAX), Some(&most)), Err(ProblemCode::BodyTooLarge));
+        assert_eq!(
+            extent(None, Some(u64::MAX), Some(&most)),
+            Err(ProblemCode::BodyTooLarge)
+        );
     }
 }

@@ -114,8 +114,7 @@ impl Routes {
                     return json::<E>(&reply);
                 }
                 let remember = call.remember.clone();
-                let handled =
-                    tokio::time::timeout(limit, handler(Arc::clone(&app), call)).await;
+                let handled = tokio::time::timeout(limit, handler(Arc::clone(&app), call)).await;
                 match handled.map_err(|_| too_slow())? {
                     Ok(reply) => json::<E>(&reply),
                     // The same request won the race: answer what it was answered.

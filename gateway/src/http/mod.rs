@@ -24,8 +24,8 @@ use axum::Router;
 
 use crate::app::App;
 use crate::handlers::{
-    access, agent_token, audit, certificate_authority, command, command_follow, event, file,
-    host, people, system, tenancy,
+    access, agent_token, audit, certificate_authority, command, command_follow, event, file, host,
+    people, system, tenancy,
 };
 use crate::link::carrier;
 use dispatch::Routes;
@@ -103,7 +103,7 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded_raw::<FollowCommand, _, _>(command_follow::follow_command)
         .guarded::<CancelCommandRuns, _, _>(command::cancel_command)
         .guarded::<RetryCommandRuns, _, _>(command::retry_command)
-        .guarded_within::<GetFile, _, _>(file::DIGEST_WITHIN, file::get_file)
+        .guarded_within::<GetFile, _, _>(file::WORK_WITHIN, file::get_file)
         .guarded_raw::<ReadFile, _, _>(file::read_file)
         .guarded_upload::<WriteFile, _, _>(file::write_file)
         .guarded::<GetFileUpload, _, _>(file::get_file_upload)

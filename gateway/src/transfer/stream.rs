@@ -22,6 +22,8 @@ use crate::error::{Error, Result};
 
 /// For the host to grant a stream.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// For the host to make a digest: of the largest file, from the slowest disk.
+pub const WORK_WITHIN: Duration = Duration::from_secs(900);
 const READ: Deadlines = Deadlines {
     idle: STALLED,
     frame: STALLED,
@@ -128,6 +130,13 @@ impl Telling {
 impl Hearing {
     /// The next thing that the host says of the file.
     pub async fn next(&mut self) -> Result<file_reply::Body> {
+        // An agent that is at work for ever is none.
+        tokio::time::timeout(WORK_WITHIN, self.next_but_work())
+            .await
+            .unwrap_or_else(|_| Err(silent()))
+    }
+
+    async fn next_but_work(&mut self) -> Result<file_reply::Body> {
         loop {
             let reply: Option<FileReply> = self.reader.next().await.map_err(|error| cut(&error))?;
             match reply {
@@ -208,16 +217,20 @@ fn gone() -> Error {
     )
 }
 
+fn silent() -> Error {
+    Error::new(
+        ProblemCode::Timeout,
+        "the host fell silent in the middle of the transfer",
+    )
+}
+
 fn cut(error: &ReadError) -> Error {
     match error {
         ReadError::Codec(_) => nonsense(),
-        ReadError::Idle(_) | ReadError::Slow(_) => Error::new(
-            ProblemCode::Timeout,
-            "the host fell silent in the middle of the transfer",
-        ),
-        ReadError::Io(error) if is_reset(error) => Error::conflict(
-            "the agent of this host does not know what is asked; update it",
-        ),
+        ReadError::Idle(_) | ReadError::Slow(_) => silent(),
+        ReadError::Io(error) if is_reset(error) => {
+            Error::conflict("the agent of this host does not know what is asked; update it")
+        }
         ReadError::Io(_) | ReadError::Truncated { .. } => gone(),
     }
 }

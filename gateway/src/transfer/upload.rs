@@ -65,12 +65,15 @@ async fn send(telling: &mut Telling, mut body: Body, size: u64, at: &mut u64) ->
     while *at < size {
         let frame = tokio::time::timeout(STALLED, body.frame()).await;
         let frame = frame.map_err(|_| {
-            let detail = format!("the body stopped at {at} bytes, which the host keeps; go on from what it holds");
+            let detail = format!(
+                "the body stopped at {at} bytes, which the host keeps; go on from what it holds"
+            );
             Error::new(ProblemCode::Timeout, detail)
         })?;
         let early = || {
-            let detail =
-                format!("the body ended early, at {at} of {size} bytes, which the host keeps; go on from what it holds");
+            let detail = format!(
+                "the body ended early, at {at} of {size} bytes, which the host keeps; go on from what it holds"
+            );
             Error::new(ProblemCode::MalformedRequest, detail)
         };
         let Some(Ok(frame)) = frame else {

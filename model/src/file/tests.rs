@@ -38,13 +38,23 @@ fn abuse_23_a_path_means_what_it_says_or_is_refused() {
         ("/", Ok(())),
     ] {
         let path = text.parse::<HostPath>();
-        assert_eq!(path.as_ref().map(|_| ()), expected.as_ref().map(|()| ()), "{text:?}");
+        assert_eq!(
+            path.as_ref().map(|_| ()),
+            expected.as_ref().map(|()| ()),
+            "{text:?}"
+        );
         if let Ok(path) = path {
             assert_eq!(path.as_str(), text);
         }
     }
-    assert_eq!(format!("/{}", "a".repeat(256)).parse::<HostPath>(), Err(NotAPath::TooLong));
-    assert_eq!("/a".repeat(2048).parse::<HostPath>(), Err(NotAPath::TooLong));
+    assert_eq!(
+        format!("/{}", "a".repeat(256)).parse::<HostPath>(),
+        Err(NotAPath::TooLong)
+    );
+    assert_eq!(
+        "/a".repeat(2048).parse::<HostPath>(),
+        Err(NotAPath::TooLong)
+    );
 }
 
 #[test]
