@@ -67,6 +67,8 @@ impl Host {
         });
         self.connection = agent.connection.clone();
         self.task = tokio::spawn(async move {
+            // All of it: the link ends with its control stream.
+            let agent = agent;
             let mut streams = tokio::task::JoinSet::new();
             while let Ok((send, receive)) = agent.connection.accept_bi().await {
                 streams.spawn(agent::streams::answer(
@@ -125,19 +127,17 @@ impl World {
         soon(self.gateway.respond(owner, "GET", uri, None, fields)).await?
     }
 
-    /// Entries about files, each as its action, result and details.
-    async fn trail(&self) -> anyhow::Result<Vec<Value>> {
+    /// The entries about files, as text.
+    async fn trail(&self) -> anyhow::Result<String> {
         let path = format!("/v1/workspaces/{}/audit?limit=1000", self.workspace.id);
         let owner = &self.gateway.owner;
         let page: Value = self.gateway.expect(owner, "GET", &path, None, 200).await?;
         let items = page["items"].as_array().context("items")?;
-        let about = |entry: &&Value| {
-            let action = entry.pointer("/entry/action").or(entry.get("action"));
-            action
-                .and_then(Value::as_str)
-                .is_some_and(|it| it.starts_with("host.file"))
-        };
-        Ok(items.iter().filter(about).cloned().collect())
+        let bodies = items.iter().filter_map(|item| item["body"].as_str());
+        Ok(bodies
+            .filter(|body| body.contains("host.file."))
+            .collect::<Vec<_>>()
+            .join("\n"))
     }
 }
 
@@ -264,8 +264,7 @@ async fn a_file_goes_to_a_host_and_comes_back_and_the_trail_has_its_digest() -> 
         world.gateway.app.tasks.running("file") == 0
     })
     .await?;
-    let trail = world.trail().await?;
-    let text = serde_json::to_string(&trail)?;
+    let text = world.trail().await?;
     for part in [
         "host.file.write.begin",
         "host.file.read.begin",
@@ -317,7 +316,9 @@ async fn abuse_23_no_way_of_writing_a_path_leads_out() -> anyhow::Result<()> {
         assert!(!String::from_utf8_lossy(&said).contains("canary"), "{path}");
         let put = format!("{uri}&sha256={}&size=1&overwrite=true", hex(b"x"));
         let (status, _) = world.put(&put, "x".into()).await?;
-        let fine = [400, 404, 422].contains(&status.as_u16());
+        // There a backslash is a letter like any other.
+        let letter = path.contains("%5c") && status == 200;
+        let fine = letter || [400, 404, 422].contains(&status.as_u16());
         assert!(fine, "PUT {path}: {status}");
     }
     assert_eq!(fs::read(outside.join("secret"))?, b"canary");
@@ -662,7 +663,7 @@ async fn a_host_has_some_files_at_a_time_and_a_revoked_key_ends_them() -> anyhow
         world.gateway.app.tasks.running("file") == 0
     })
     .await?;
-    let trail = serde_json::to_string(&world.trail().await?)?;
+    let trail = world.trail().await?;
     assert!(trail.contains("the caller lost access"), "{trail}");
     world.gateway.stop().await
 }

@@ -20,7 +20,9 @@ use crate::state::change::Entry;
 /// Pieces that wait for a slow reader. When it is full, the host waits, too.
 const PIECES: usize = 4;
 
-type Piece = std::result::Result<Bytes, std::io::Error>;
+/// Bytes, or nothing when that was all. A queue that is closed without saying so was cut,
+/// and its body must not look whole.
+type Piece = Option<Bytes>;
 
 /// What a download came to, for the audit trail.
 pub struct Outcome {
@@ -58,10 +60,7 @@ where
             () = watch_access(&app, &call) => Err(cut("the caller lost access")),
             ended = pump.run(length, &pieces) => ended,
         };
-        if let Err(error) = &ended {
-            // The body must not look whole. A reader that is gone sees nothing of it.
-            let _ = pieces.try_send(Err(std::io::Error::other(error.detail.clone())));
-        }
+        drop(pieces);
         let outcome = Outcome {
             passed: pump.passed,
             ended,
@@ -69,9 +68,13 @@ where
         let scope = call.proof.scope();
         crate::refusals::write(&app, scope, finish(outcome)).await;
     });
-    let stream = futures_util::stream::unfold(body, |mut body| async move {
-        let piece = body.recv().await?;
-        Some((piece, body))
+    let stream = futures_util::stream::unfold(Some(body), |body| async move {
+        let mut body = body?;
+        match body.recv().await {
+            Some(Some(bytes)) => Some((Ok(bytes), Some(body))),
+            Some(None) => None,
+            None => Some((Err(std::io::Error::other("the transfer was cut")), None)),
+        }
     });
     Body::from_stream(stream)
 }
@@ -92,23 +95,29 @@ impl Pump {
                         return Err(nonsense());
                     }
                     self.hasher.update(&data.bytes);
-                    let sent = pieces.send(Ok(data.bytes.into()));
-                    match tokio::time::timeout(STALLED, sent).await {
-                        Ok(Ok(())) => self.passed += more,
-                        Ok(Err(_)) => return Err(cut("whoever read it went away")),
-                        Err(_) => return Err(cut("whoever read it took no more")),
-                    }
+                    pass_on(pieces, Some(data.bytes.into())).await?;
+                    self.passed += more;
                 }
                 file_reply::Body::End(end) => {
                     let digest: [u8; 32] = self.hasher.finalize_reset().into();
                     if self.passed != length || end.sha256 != digest {
                         return Err(nonsense());
                     }
+                    // A reader that counts is gone by now.
+                    let _ = pass_on(pieces, None).await;
                     return Ok(digest.into());
                 }
                 _ => return Err(nonsense()),
             }
         }
+    }
+}
+
+async fn pass_on(pieces: &mpsc::Sender<Piece>, piece: Piece) -> Result<()> {
+    match tokio::time::timeout(STALLED, pieces.send(piece)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(cut("whoever read it went away")),
+        Err(_) => Err(cut("whoever read it took no more")),
     }
 }
 
