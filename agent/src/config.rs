@@ -7,6 +7,7 @@
 //! #runtime_dir = "/run/loopback-agent"          # socket for `status`
 //! token_file = "/etc/loopback-agent/token"      # deleted once the host has joined
 //! ca_file = "/etc/loopback-agent/ca.pem"        # whom to trust until the host has joined
+//! file_roots = ["/"]                            # where files are read and written for the gateway; [] for none
 //! channel = "stable"                            # releases that this host follows
 //! verbose = false
 //! #https_pin = "sha256//..."                    # lets `doctor` tell a proxy that opens TLS
@@ -35,6 +36,7 @@ use agent_core::exporter::{Exporter, NotAnExporter};
 use link::dial::{NotATarget, Proxy, ProxyError, ProxyRules, Target};
 use link::identity::{NotAPin, SpkiSha256};
 use model::facts::MAX_EXPORTERS;
+use model::file::{HostPath, NotAPath};
 use release::Channel;
 use serde::Deserialize;
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Whom to trust until joined.
     pub ca_file: Option<PathBuf>,
+    /// Where files may be read and written for the gateway.
+    pub file_roots: Vec<PathBuf>,
     /// Releases that this host follows.
     pub channel: Channel,
     /// Log decisions, too.
@@ -96,6 +100,7 @@ struct Text {
     runtime_dir: Option<PathBuf>,
     token_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    file_roots: Option<Vec<String>>,
     channel: Option<String>,
     #[serde(default)]
     verbose: bool,
@@ -159,6 +164,9 @@ pub enum BadValue {
     /// Not a proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// Not a place.
+    #[error(transparent)]
+    Path(#[from] NotAPath),
     /// Not a channel.
     #[error("must be stable or unstable")]
     Channel,
@@ -247,6 +255,10 @@ impl Config {
             }
             None => ProxyRules::from_env(&env).map_err(ConfigError::Environment)?,
         };
+        let roots = text.file_roots.unwrap_or_else(|| vec!["/".to_owned()]);
+        let root = |root: String| root.parse().map(|root: HostPath| root.as_str().into());
+        let file_roots = roots.into_iter().map(root).collect::<Result<_, NotAPath>>();
+        let file_roots = file_roots.map_err(|error| at("file_roots")(error.into()))?;
         let channel = text.channel.as_deref().unwrap_or("stable");
         let channel = channel
             .parse()
@@ -269,6 +281,7 @@ impl Config {
             state_dir,
             token_file: absolute(text.token_file, "token_file")?,
             ca_file: absolute(text.ca_file, "ca_file")?,
+            file_roots,
             channel,
             verbose: text.verbose,
             https_pin,
@@ -344,6 +357,7 @@ mod tests {
             [Path::new(RUNTIME_DIR), Path::new(STATE_DIR)]
         );
         assert_eq!(config.channel, Channel::Stable);
+        assert_eq!(config.file_roots, [Path::new("/")]);
         assert_eq!(config.proxy, ProxyRules::DIRECT);
     }
 
@@ -383,6 +397,14 @@ mod tests {
             (
                 &format!("{gateway}proxy = 'socks5://x'"),
                 "configuration key proxy: proxy scheme `socks5`",
+            ),
+            (
+                &format!("{gateway}file_roots = ['srv']"),
+                "configuration key file_roots: a path on a host begins with `/`",
+            ),
+            (
+                &format!("{gateway}file_roots = ['/srv/../etc']"),
+                "configuration key file_roots: a path is written without `.` and `..`",
             ),
             (
                 &format!("{gateway}channel = 'beta'"),

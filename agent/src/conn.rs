@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::files;
 use crate::plan::Plan;
 use crate::scrape::Scraper;
 use crate::streams::{self, Hands};
@@ -165,8 +166,17 @@ pub async fn run(
     };
     let ended = match purpose {
         Purpose::Link => {
-            let scraper = plan.scraper();
-            talk(stream, &mut link, scraper, &mut orders, report, &hands).await
+            let (scraper, files) = (plan.scraper(), plan.files());
+            talk(
+                stream,
+                &mut link,
+                scraper,
+                &mut orders,
+                files,
+                report,
+                &hands,
+            )
+            .await
         }
         Purpose::Enrol => enrol(stream, &mut link, &mut orders, report).await,
     };
@@ -199,11 +209,15 @@ async fn talk<F: Future<Output = ()>>(
     link: &mut Link,
     scraper: Option<Arc<Scraper>>,
     orders: &mut mpsc::Receiver<Order>,
+    files: Option<Arc<files::Settings>>,
     report: impl Fn(Happened) -> F,
     hands: &Hands,
 ) -> Option<String> {
     // As many as the gateway may have open at a time; they end with the link.
     let mut opened = JoinSet::new();
+    if let Some(files) = &files {
+        opened.spawn(files::keep_tidy(Arc::clone(files)));
+    }
     let connection = link.connection.clone();
     loop {
         tokio::select! {
@@ -233,7 +247,8 @@ async fn talk<F: Future<Output = ()>>(
                 Err(error) => return Some(ended_by(link, &error)),
             },
             Ok((send, receive)) = connection.accept_bi() => {
-                opened.spawn(streams::serve(send, receive, hands.clone(), scraper.clone()));
+                let (scraper, files) = (scraper.clone(), files.clone());
+                opened.spawn(streams::serve(send, receive, hands.clone(), scraper, files));
             }
             Some(_) = opened.join_next(), if !opened.is_empty() => {}
             end = link.carrier_ended() => return Some(error_chain(&end)),

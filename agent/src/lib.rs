@@ -12,6 +12,7 @@
 //! * [`engine`]: the loop around the core, with [`conn`] for each connection and
 //!   [`streams`] for what the gateway opens on it;
 //! * [`runs`]: commands on this host; [`worker`]: the processes that do the work;
+//! * [`files`]: files to and from the host;
 //! * [`clock`], [`facts`], [`shutdown`]: what it learns from the machine;
 //! * [`scrape`], [`metrics`]: what it measures, and whom it asks on this host;
 //! * [`local`], [`status`]: what it tells people on this host;
@@ -28,6 +29,7 @@ pub mod diagnose;
 pub mod doctor;
 pub mod engine;
 pub mod facts;
+pub mod files;
 pub mod local;
 pub mod log;
 pub mod metrics;

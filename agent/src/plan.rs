@@ -14,6 +14,7 @@ use model::ids::HostId;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::files;
 use crate::scrape::Scraper;
 use crate::state::{State, StateError};
 
@@ -25,6 +26,7 @@ const MAX_CA_FILE: u64 = 1 << 20;
 /// One dial, ready to run.
 pub struct Plan {
     config: Config,
+    files: Option<Arc<files::Settings>>,
     client: Client,
     rung: Rung,
     identity: Option<(HostId, u64)>,
@@ -105,9 +107,18 @@ impl Plan {
         let trust = TrustStore::new(identity.trust);
         let verifier =
             Verifier::of_gateways(trust, Some(identity.deployment), clock.for_verifier());
+        let files = files::Settings {
+            host: identity.host.to_string(),
+            generation: identity.generation,
+            roots: config.file_roots.clone(),
+            state_dir: config.state_dir.clone(),
+            paused: false,
+            resolver: files::Resolver::Best,
+        };
         let plan = Self::with(config, verifier, Some(credentials), rung)?;
         Ok(Self {
             identity: Some(who),
+            files: Some(Arc::new(files)),
             ..plan
         })
     }
@@ -133,6 +144,7 @@ impl Plan {
             Client::new(verifier, credentials, IDLE_TIMEOUT).map_err(PlanError::Transport)?;
         Ok(Self {
             config: config.clone(),
+            files: None,
             client,
             rung,
             identity: None,
@@ -145,6 +157,11 @@ impl Plan {
         let (host, generation) = self.identity?;
         let exporters = self.config.exporters.clone();
         Some(Arc::new(Scraper::new(host, generation, exporters)))
+    }
+
+    /// What files are answered by; nothing for a host that has not joined.
+    pub fn files(&self) -> Option<Arc<files::Settings>> {
+        self.files.clone()
     }
 
     /// Dials.

@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use link::frame::{Deadlines, FrameReader, MAX_FRAME};
+use link::frame::{Deadlines, FrameReader, MAX_FRAME, write_message};
 use model::ids::HostId;
 use protocol::v1::{Opening, opening};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::diagnose;
+use crate::diagnose::{self, Inputs};
+use crate::files;
 use crate::runs;
 use crate::runs::journal::Runs;
 use crate::scrape::Scraper;
 use crate::worker::Workers;
+use crate::worker::job::{Job, ServeJob, of};
 
 /// For the first frame.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -28,6 +30,8 @@ const READ: Deadlines = Deadlines {
 const UNKNOWN_KIND: VarInt = VarInt::from_u32(1);
 /// Runs under way on this host at a time; more than a gateway sends.
 const RUNS: usize = 64;
+/// Files and diagnoses under way at a time; more wait.
+const BESIDE: usize = 8;
 /// While this file is in the state folder, nothing is run for anybody.
 pub const PAUSED: &str = "paused";
 
@@ -43,6 +47,8 @@ struct Inner {
     state_dir: PathBuf,
     identity: Mutex<Option<(HostId, u64)>>,
     room: Semaphore,
+    /// Files and diagnoses under way.
+    beside: Semaphore,
 }
 
 impl Hands {
@@ -56,6 +62,7 @@ impl Hands {
             state_dir: state_dir.to_owned(),
             identity: Mutex::new(None),
             room: Semaphore::new(RUNS),
+            beside: Semaphore::new(BESIDE),
         })))
     }
 
@@ -123,6 +130,7 @@ pub async fn serve(
     receive: RecvStream,
     hands: Hands,
     scraper: Option<Arc<Scraper>>,
+    files: Option<Arc<files::Settings>>,
 ) {
     let deadlines = Deadlines {
         idle: WITHIN,
@@ -138,11 +146,83 @@ pub async fn serve(
         (Some(opening::Kind::Scrape(request)), Some(scraper)) => {
             scraper.answer(&request, &mut send).await;
         }
-        (Some(opening::Kind::Diagnose(request)), _) => {
-            diagnose::answer(request, send).await;
+        (Some(kind @ (opening::Kind::Diagnose(_) | opening::Kind::File(_))), _) => {
+            if let Some(files) = files {
+                beside(kind, send, reader, &hands, &files).await;
+            }
         }
         (Some(opening::Kind::Scrape(_)) | None, _) => {
             let _ = send.reset(UNKNOWN_KIND);
         }
+    }
+}
+
+/// Has a worker serve what needs the whole host. Where none can be had, the agent does
+/// what its sandbox allows: a host that is to be diagnosed may well be in that state.
+async fn beside(
+    kind: opening::Kind,
+    mut send: SendStream,
+    receive: FrameReader<RecvStream>,
+    hands: &Hands,
+    files: &Arc<files::Settings>,
+) {
+    let (_seat, paused) = (hands.0.beside.acquire().await, hands.is_paused());
+    let worker = match hands.workers().connect().await {
+        Ok(worker) => worker,
+        Err(error) => {
+            tracing::warn!(%error, "no worker; answering from the agent's sandbox");
+            return from_here(kind, send, receive, paused, files).await;
+        }
+    };
+    let job = Job {
+        kind: Some(of::Kind::Serve(ServeJob {
+            opening: Some(Opening { kind: Some(kind) }),
+            config: Inputs::of_this_process().config.display().to_string(),
+            host: files.host.clone(),
+            generation: files.generation,
+            roots: files
+                .roots
+                .iter()
+                .map(|it| it.display().to_string())
+                .collect(),
+            state_dir: files.state_dir.display().to_string(),
+            paused,
+        })),
+    };
+    let carried = async {
+        let mut worker = worker;
+        write_message(&mut worker, &job, 2 * MAX_FRAME, WITHIN)
+            .await
+            .map_err(std::io::Error::other)?;
+        runs::stream::carry(worker, &mut send, receive).await
+    };
+    if let Err(error) = carried.await {
+        tracing::debug!(%error, "a stream that a worker served was cut");
+    }
+    let _ = send.finish();
+    let _ = tokio::time::timeout(WITHIN, send.stopped()).await;
+}
+
+async fn from_here(
+    kind: opening::Kind,
+    send: SendStream,
+    receive: FrameReader<RecvStream>,
+    paused: bool,
+    files: &Arc<files::Settings>,
+) {
+    match kind {
+        opening::Kind::Diagnose(request) => diagnose::answer(request, send).await,
+        opening::Kind::File(request) => {
+            let settings = files::Settings {
+                paused,
+                ..(**files).clone()
+            };
+            let served =
+                files::serve(request, receive.into_inner(), send, Arc::new(settings)).await;
+            if let Err(error) = served {
+                tracing::debug!(error = %model::error_chain(&error), "a file's stream was cut");
+            }
+        }
+        opening::Kind::Run(_) | opening::Kind::Scrape(_) => {}
     }
 }

@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 use common::authority::Authority;
 use common::gateway::Saw;
 use common::{Gateway, Host, read, said, token};
-use protocol::v1::{GoodbyeReason, RefusalCode};
+use link::frame::{MAX_FRAME, write_message};
+use protocol::v1::{
+    FileData, FileOrder, FileRead, FileReply, FileRequest, FileWrite, GoodbyeReason, Opening,
+    RefusalCode, file_order, file_reply, file_request, opening,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_joins_is_welcomed_and_keeps_beating() {
@@ -441,4 +445,95 @@ fn bad_configurations_and_commands_exit_with_two() {
     assert_eq!(run(&["dance"]).status.code(), Some(2));
     let version = run(&["--version"]);
     assert!(said(&version).starts_with(&format!("loopback-agent {} (linux ", agent::VERSION)));
+}
+
+/// Opens a stream about `path`, sends `content` when it is wanted, and hears all.
+async fn file(
+    gateway: &Gateway,
+    host: &Host,
+    path: &str,
+    action: file_request::Action,
+    content: &[u8],
+) -> Vec<file_reply::Body> {
+    let identity = host.status().unwrap().identity.unwrap();
+    let (mut send, mut reader) = gateway.stream().await;
+    let request = FileRequest {
+        host: identity.host,
+        generation: identity.generation,
+        path: path.to_owned(),
+        max_bytes: 1 << 30,
+        action: Some(action),
+    };
+    let opening = Opening {
+        kind: Some(opening::Kind::File(request)),
+    };
+    write_message(&mut send, &opening, MAX_FRAME, common::LIMIT)
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    while let Some(FileReply { body }) = reader.next().await.unwrap() {
+        let body = body.unwrap();
+        if let file_reply::Body::Held(_) = &body {
+            for piece in content.chunks(100_000) {
+                let bytes = piece.to_vec();
+                let order = FileOrder {
+                    body: Some(file_order::Body::Data(FileData { bytes })),
+                };
+                write_message(&mut send, &order, MAX_FRAME, common::LIMIT)
+                    .await
+                    .unwrap();
+            }
+            let _ = send.finish();
+        }
+        said.push(body);
+    }
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_go_to_an_agent_and_on_after_it_was_killed() {
+    let mut gateway = Gateway::start();
+    let mut host = Host::new(&gateway);
+    std::fs::create_dir(host.path("given")).unwrap();
+    let config = read(&host.path("agent.toml"));
+    let given = host.path("given").display().to_string();
+    host.write("agent.toml", &format!("{config}file_roots = ['{given}']\n"));
+    host.start();
+    gateway
+        .sees(|saw| matches!(saw, Saw::Beat(_)).then_some(()))
+        .await;
+    let content: Vec<u8> = (0..1_500_000_u32).map(|it| it.to_le_bytes()[1]).collect();
+    let sha256 = ring::digest::digest(&ring::digest::SHA256, &content);
+    let mut write = FileWrite {
+        transfer: vec![1; 16],
+        size: content.len() as u64,
+        sha256: sha256.as_ref().to_vec(),
+        ..FileWrite::default()
+    };
+    let path = format!("{given}/f");
+    let wanted = |write: &FileWrite| file_request::Action::Write(write.clone());
+    let said = file(&gateway, &host, &path, wanted(&write), &content[..700_000]).await;
+    assert!(matches!(said[..], [file_reply::Body::Held(_)]), "{said:?}");
+    host.kill();
+    host.start();
+    gateway.sees_hello().await;
+    gateway
+        .sees(|saw| matches!(saw, Saw::Beat(_)).then_some(()))
+        .await;
+    write.offset = 700_000;
+    let said = file(&gateway, &host, &path, wanted(&write), &content[700_000..]).await;
+    assert!(
+        matches!(said.last(), Some(file_reply::Body::End(_))),
+        "{said:?}"
+    );
+    assert!(std::fs::read(host.path("given/f")).unwrap() == content);
+    let whole = || file_request::Action::Read(FileRead::default());
+    let said = file(&gateway, &host, &path, whole(), &[]).await;
+    assert!(matches!(said.last(), Some(file_reply::Body::End(_))));
+    let outside = host.path("token").display().to_string();
+    let said = file(&gateway, &host, &outside, whole(), &[]).await;
+    assert!(
+        matches!(said[..], [file_reply::Body::Refused(_)]),
+        "{said:?}"
+    );
 }

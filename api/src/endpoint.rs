@@ -30,7 +30,7 @@ pub trait Endpoint: Send + Sync + 'static {
     type Path: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
     /// Query parameters.
     type Query: Serialize + DeserializeOwned + JsonSchema + Default + Send + 'static;
-    /// Request body; [`Nothing`] for none.
+    /// Request body; [`Nothing`] for none, [`Raw`] when it is not JSON.
     type Body: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
     /// Body of a success; [`Nothing`] for none, [`Raw`] when it is not JSON.
     type Reply: Serialize + DeserializeOwned + JsonSchema + Send + 'static;
@@ -109,7 +109,9 @@ pub struct Operation {
     pub path_schema: SchemaOf,
     /// Query parameters.
     pub query_schema: SchemaOf,
-    /// Request body, if there is one.
+    /// Whether it takes a body that is not JSON.
+    pub raw_body: bool,
+    /// Request body, if there is one and it is JSON.
     pub body_schema: Option<SchemaOf>,
     /// Reply, if it is JSON and there is one.
     pub reply_schema: Option<SchemaOf>,
@@ -131,6 +133,7 @@ impl Operation {
             problems: E::PROBLEMS,
             path_schema: |generator| E::Path::json_schema(generator),
             query_schema: |generator| E::Query::json_schema(generator),
+            raw_body: E::Body::schema_name() == "Raw",
             body_schema: present(&E::Body::schema_name(), |generator| {
                 generator.subschema_for::<E::Body>()
             }),

@@ -81,6 +81,12 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
             "content": { "application/json": { "schema": schema(generator) } },
         });
     }
+    if operation.raw_body {
+        described["requestBody"] = json!({
+            "required": true,
+            "content": { "application/octet-stream": {} },
+        });
+    }
     described
 }
 

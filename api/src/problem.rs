@@ -111,6 +111,8 @@ problems! {
     UnsupportedMediaType "unsupported_media_type" 415 "the body must be application/json",
     /// It was sent to a host of another name.
     Misdirected "misdirected" 421 "the request is for another host",
+    /// No byte of the range asked for exists.
+    RangeNotSatisfiable "range_not_satisfiable" 416 "the content ends before the range begins",
     /// A field has a value that is not allowed.
     Invalid "invalid" 422 "a value is not allowed",
     /// Too many requests.
@@ -129,4 +131,6 @@ problems! {
     Timeout "timeout" 504 "the request took too long",
     /// The disk is full.
     StorageFull "storage_full" 507 "the gateway's storage is full",
+    /// The disk of a host is full.
+    HostStorageFull "host_storage_full" 507 "the host's storage is full",
 }

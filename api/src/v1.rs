@@ -7,6 +7,7 @@ pub mod certificate_authority;
 pub mod command;
 pub mod diagnose;
 pub mod event;
+pub mod file;
 pub mod host;
 pub mod monitoring;
 pub mod people;
@@ -35,6 +36,7 @@ pub fn operations() -> Vec<Operation> {
         monitoring::operations(),
         command::operations(),
         diagnose::operations(),
+        file::operations(),
         event::operations(),
         audit::operations(),
         certificate_authority::operations(),

@@ -127,6 +127,19 @@ pub enum Failure {
     /// The answer cannot be put into words.
     #[error("write the answer as JSON")]
     Json(#[source] serde_json::Error),
+    /// A file here has the name of the copy.
+    #[error("{} is there already; --force replaces it", .0.display())]
+    Exists(PathBuf),
+    /// A file changed while it was copied.
+    #[error(
+        "{0} changed while it was being copied: nothing was kept of it; try again when it is at rest"
+    )]
+    Changed(String),
+    /// A copy is not what the host has.
+    #[error(
+        "the copy of {0} has another SHA-256 than the file on the host: nothing was kept of it"
+    )]
+    Differs(String),
     /// Somebody said no at a prompt.
     #[error("not confirmed: nothing was done")]
     Declined,
@@ -159,6 +172,7 @@ impl Failure {
             Self::Usage(_) | Self::Ambiguous { .. } => 2,
             Self::NotFound { .. } | Self::NoTargets => 3,
             Self::Client(error) => client_exit_code(error),
+            Self::Exists(_) | Self::Changed(_) => 5,
             Self::Verify { source, .. } if source.is_verdict() => 7,
             Self::NotServing(_) | Self::ShortExport { .. } | Self::LostSight { .. } => 6,
             Self::SectionsFailed(_) => SECTIONS_FAILED,
@@ -168,6 +182,7 @@ impl Failure {
             | Self::Output(_)
             | Self::Json(_)
             | Self::Signals(_)
+            | Self::Differs(_)
             | Self::Declined => 1,
         }
     }
@@ -266,7 +281,7 @@ fn problem_exit_code(problem: &Problem) -> u8 {
             "rate_limited" | "unavailable" | "timeout" | "storage_full" | "idempotency_in_progress",
             _,
         ) => 6,
-        (_, 400 | 413 | 415 | 422) => 2,
+        (_, 400 | 413 | 415 | 416 | 422) => 2,
         (_, 404 | 410) => 3,
         (_, 401 | 403) => 4,
         (_, 409) => 5,
@@ -289,7 +304,8 @@ mod tests {
         use ProblemCode::*;
         for code in ProblemCode::ALL {
             let expected = match code {
-                MalformedRequest | BodyTooLarge | UnsupportedMediaType | Invalid => 2,
+                MalformedRequest | BodyTooLarge | UnsupportedMediaType | Invalid
+                | RangeNotSatisfiable => 2,
                 NotFound | NoSuchExporter | Gone => 3,
                 Unauthenticated | Forbidden | ExceedsMaker | ForeignOrigin => 4,
                 Conflict | NameTaken | NotEmpty | IdempotencyMismatch => 5,
@@ -299,6 +315,7 @@ mod tests {
                 | ExporterFailed
                 | Timeout
                 | StorageFull
+                | HostStorageFull
                 | IdempotencyInProgress => 6,
                 MethodNotAllowed | HeadersTooLarge | Misdirected | Internal => 1,
             };

@@ -33,6 +33,7 @@ use crate::scrape::Scrapes;
 use crate::state::catalog::Catalog;
 use crate::state::records::RestoredRecordV1;
 use crate::tasks::Tasks;
+use crate::transfer::Transfers;
 use crate::usage::KeyUses;
 
 /// How long a request waits for its own change to become visible. Far above the
@@ -67,6 +68,8 @@ pub struct App {
     pub scrapes: Scrapes,
     /// Hosts that are being diagnosed.
     pub diagnoses: Arc<Diagnoses>,
+    /// Files under way.
+    pub transfers: Arc<Transfers>,
     /// What followers of a workspace are told.
     pub events: EventHub,
     /// When API keys were used, until it is written down.

@@ -127,6 +127,8 @@ pub struct Limits {
     pub enrolments_per_source_per_minute: u32,
     /// Bytes in a request's body.
     pub body_bytes: usize,
+    /// Bytes in a file to or from a host.
+    pub file_bytes: usize,
     /// Bytes in a request's head.
     pub header_bytes: usize,
     /// Bytes of metrics that one scrape of a host may bring.
@@ -261,6 +263,7 @@ impl Default for Limits {
             // A whole site enrols from behind one address.
             enrolments_per_source_per_minute: 300,
             body_bytes: 1 << 20,
+            file_bytes: 4 << 30,
             header_bytes: 32 << 10,
             // Ten times what a busy host with a large exporter has.
             scrape_bytes: 4 << 20,

@@ -11,6 +11,7 @@
 //! Read in this order: [`app`] is what everything shares, [`state`] what is
 //! known, [`http`] and [`handlers`] how people change it, [`link`] how hosts do,
 //! [`command`] what is run on them, [`diagnose`] how they are looked into, [`reconcile`] what happens by itself, [`serve`] the order of start and stop,
+//! [`command`] what is run on them, [`transfer`] what is brought there and back, [`reconcile`] what happens by itself, [`serve`] the order of start and stop,
 //! [`backup`] how a deployment survives its machine.
 
 pub mod admin;
@@ -40,5 +41,6 @@ pub mod scrape;
 pub mod serve;
 pub mod state;
 pub mod tasks;
+pub mod transfer;
 pub mod usage;
 pub mod view;

@@ -148,6 +148,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         commands: Commands::open(&state).await?,
         scrapes: Scrapes::default(),
         diagnoses: Arc::default(),
+        transfers: Arc::default(),
         events: EventHub::new(u64::from_be_bytes(crate::keys::random())),
         key_uses: KeyUses::default(),
         rates: Rates::new(&config),

@@ -194,6 +194,8 @@ const NOT_PRODUCTION: &[Environment] = &[Environment::Staging, Environment::Deve
 /// owner's role names them apart so that even there a custom role is needed. Commands
 /// are as powerful, though every one is named and kept: operators run them outside
 /// production only. Diagnostics only look, but at more than a viewer should see.
+/// are as powerful, though every one is named and kept, and so are files, of which the
+/// trail keeps names and digests: operators have both outside production only.
 pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
     BuiltInRole {
         name: "owner",
@@ -223,6 +225,7 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.metrics", EVERYWHERE),
             ("project.workspace.host.diagnose", EVERYWHERE),
             ("project.workspace.host.command", EVERYWHERE),
+            ("project.workspace.host.file", EVERYWHERE),
             ("project.workspace.host.shell_session", NOT_PRODUCTION),
         ],
     },
@@ -247,6 +250,7 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.metrics", EVERYWHERE),
             ("project.workspace.host.diagnose", EVERYWHERE),
             ("project.workspace.host.command", EVERYWHERE),
+            ("project.workspace.host.file", EVERYWHERE),
             ("project.workspace.host.shell_session", NOT_PRODUCTION),
         ],
     },
@@ -268,6 +272,7 @@ pub const BUILT_IN_ROLES: &[BuiltInRole] = &[
             ("project.workspace.host.command.list", EVERYWHERE),
             ("project.workspace.host.command.cancel", EVERYWHERE),
             ("project.workspace.host.command.run", NOT_PRODUCTION),
+            ("project.workspace.host.file", NOT_PRODUCTION),
             ("project.workspace.host.shell_session", NOT_PRODUCTION),
         ],
     },

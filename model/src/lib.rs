@@ -8,6 +8,7 @@
 //! [`tenancy`] and [`host`] what they are, [`permission`] and [`access`] who may
 //! touch them, [`selector`] how many are picked at once, [`command`] what is run on
 //! them, [`diagnose`] what they show of themselves, [`audit`] and
+//! them, [`file`] what is brought there and back, [`audit`] and
 //! [`audit_chain`] how it is remembered.
 
 pub mod access;
@@ -17,6 +18,7 @@ pub mod command;
 pub mod diagnose;
 pub mod error_chain;
 pub mod facts;
+pub mod file;
 pub mod host;
 pub mod ids;
 pub mod labels;

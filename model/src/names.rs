@@ -167,7 +167,7 @@ pub fn clean(text: &str, max_chars: usize) -> String {
 
 /// C0, DEL, C1, line separators and bidirectional overrides: what moves a
 /// cursor, ends a line or makes text read other than it is stored.
-fn drives_a_terminal(letter: char) -> bool {
+pub(crate) fn drives_a_terminal(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -151,6 +151,10 @@ permissions! {
     HostCommandCancel "project.workspace.host.command.cancel",
     /// Read metrics of hosts, taken by their agents or by exporters on them.
     HostMetricsRead "project.workspace.host.metrics.read",
+    /// Read files on hosts: every secret of a host, where its owner does not narrow it.
+    HostFileRead "project.workspace.host.file.read",
+    /// Write files on hosts: root for all purposes, where its owner does not narrow it.
+    HostFileWrite "project.workspace.host.file.write",
     /// Open a recorded interactive shell on a host: root for many purposes.
     HostShellSession "project.workspace.host.shell_session",
 }

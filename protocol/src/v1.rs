@@ -6,6 +6,7 @@
 //! durations milliseconds.
 
 mod diagnose;
+mod file;
 mod run;
 mod scrape;
 
@@ -14,6 +15,7 @@ use std::fmt;
 use prost::{Enumeration, Message, Oneof};
 
 pub use diagnose::*;
+pub use file::*;
 pub use run::*;
 pub use scrape::*;
 

@@ -172,6 +172,7 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
     .chain(runs())
     .chain(scrapes())
     .chain(diagnosis())
+    .chain(files())
     .collect()
 }
 
@@ -378,6 +379,97 @@ fn diagnosis() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn files() -> Vec<(&'static str, Vec<u8>)> {
+    use file_reply::Body as F;
+    use file_request::Action;
+    let file = |action| {
+        frame::encode(&Opening {
+            kind: Some(opening::Kind::File(FileRequest {
+                host: "hst".to_owned(),
+                generation: 2,
+                path: "/etc/x".to_owned(),
+                max_bytes: 1 << 32,
+                action: Some(action),
+            })),
+        })
+    };
+    let told = |body| frame::encode(&FileReply { body: Some(body) });
+    vec![
+        ("file.stat", file(Action::Stat(FileStat { digest: true }))),
+        (
+            "file.read",
+            file(Action::Read(FileRead {
+                offset: 5,
+                length: Some(7),
+                version: vec![1; 16],
+            })),
+        ),
+        (
+            "file.write",
+            file(Action::Write(FileWrite {
+                transfer: vec![2; 16],
+                size: 1000,
+                sha256: vec![3; 32],
+                offset: 10,
+                mode: Some(0o640),
+                owner: "root:app".to_owned(),
+                overwrite: true,
+                make_parents: true,
+                allow_special: true,
+            })),
+        ),
+        (
+            "file.held_question",
+            file(Action::Held(FileHeldQuestion {
+                transfer: vec![2; 16],
+            })),
+        ),
+        (
+            "file.meta",
+            told(F::Meta(FileMeta {
+                size: 1000,
+                mode: 0o640,
+                uid: 1,
+                gid: 2,
+                modified_at_ms: 1_700_000_000_000,
+                version: vec![1; 16],
+                offset: 5,
+                length: 7,
+                is_directory: true,
+            })),
+        ),
+        (
+            "file.data",
+            told(F::Data(FileData {
+                bytes: vec![0xff, 0x00],
+            })),
+        ),
+        (
+            "file.end",
+            told(F::End(FileEnd {
+                sha256: vec![3; 32],
+            })),
+        ),
+        (
+            "file.refused",
+            told(F::Refused(FileRefused {
+                code: FileRefusal::DiskFull.into(),
+                message: "why".to_owned(),
+            })),
+        ),
+        ("file.held", told(F::Held(FileHeld { bytes: 10 }))),
+        ("file.working", told(F::Working(FileWorking {}))),
+        (
+            "file.order_data",
+            frame::encode(&FileOrder {
+                body: Some(file_order::Body::Data(FileData {
+                    bytes: vec![0xff, 0x00],
+                })),
+            }),
+        ),
+    ]
+}
+
 #[test]
 fn every_message_has_the_bytes_it_always_had() {
     let text: String = all()
@@ -433,5 +525,8 @@ proptest::proptest! {
         let _ = frame::decode::<AgentFrame>(&bytes);
         let _ = frame::decode::<GatewayFrame>(&bytes);
         let _ = frame::decode::<EnrolRequest>(&bytes);
+        let _ = frame::decode::<Opening>(&bytes);
+        let _ = frame::decode::<FileReply>(&bytes);
+        let _ = frame::decode::<FileOrder>(&bytes);
     }
 }

@@ -6,6 +6,7 @@
 
 mod commands;
 mod diagnose;
+mod files;
 mod floods;
 mod identities;
 mod monitoring;

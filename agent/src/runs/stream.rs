@@ -349,7 +349,7 @@ async fn tell(
 }
 
 /// Carries bytes between the gateway and a worker, until either has said all.
-async fn carry(
+pub(crate) async fn carry(
     worker: UnixStream,
     send: &mut SendStream,
     receive: FrameReader<RecvStream>,

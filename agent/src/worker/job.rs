@@ -51,7 +51,22 @@ pub struct ServeJob {
     /// Its first frame.
     #[prost(message, optional, tag = "1")]
     pub opening: Option<Opening>,
-    /// Path of the agent's configuration.
+    /// Path of the agent's configuration, as it was started.
     #[prost(string, tag = "2")]
     pub config: String,
+    /// Id of this host.
+    #[prost(string, tag = "3")]
+    pub host: String,
+    /// Generation of its identity.
+    #[prost(uint64, tag = "4")]
+    pub generation: u64,
+    /// Places whose files are given out.
+    #[prost(string, repeated, tag = "5")]
+    pub roots: Vec<String>,
+    /// The agent's state folder.
+    #[prost(string, tag = "6")]
+    pub state_dir: String,
+    /// Whether the host's owner wants no work from the gateway.
+    #[prost(bool, tag = "7")]
+    pub paused: bool,
 }

@@ -4,15 +4,20 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use link::frame::{Deadlines, FrameReader, MAX_FRAME};
+use protocol::v1::opening;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::job::{Job, of};
+use super::job::{Job, ServeJob, of};
 use super::runner::PARENT;
 use crate::runs::watch;
+use crate::{diagnose, files};
 
 /// For the agent to say what the job is.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -75,7 +80,36 @@ async fn serve(stream: UnixStream) -> io::Result<()> {
     let job: Option<Job> = reader.next().await.map_err(io::Error::other)?;
     match job.and_then(|job| job.kind) {
         Some(of::Kind::Run(run)) => watch::run(run, reader.into_inner(), write).await,
-        // Of another version, or nothing at all.
-        Some(of::Kind::Serve(_)) | None => Ok(()),
+        Some(of::Kind::Serve(job)) => beside(job, reader.into_inner(), write).await,
+        None => Ok(()),
     }
+}
+
+/// Serves a stream as the agent would, but for its sandbox.
+async fn beside(job: ServeJob, read: OwnedReadHalf, mut write: OwnedWriteHalf) -> io::Result<()> {
+    let served = match job.opening.and_then(|opening| opening.kind) {
+        Some(opening::Kind::File(request)) => {
+            let settings = Arc::new(files::Settings {
+                host: job.host,
+                generation: job.generation,
+                roots: job.roots.into_iter().map(PathBuf::from).collect(),
+                state_dir: job.state_dir.into(),
+                paused: job.paused,
+                resolver: files::Resolver::Best,
+            });
+            let served = files::serve(request, read, write, Arc::clone(&settings)).await;
+            // The agent's own sandbox lets it remove nothing elsewhere.
+            files::sweep(&settings);
+            served.map_err(|error| model::error_chain(&error))
+        }
+        Some(opening::Kind::Diagnose(request)) => {
+            let inputs = diagnose::Inputs {
+                config: job.config.into(),
+            };
+            let served = diagnose::serve(&inputs, request, &mut write).await;
+            served.map_err(|error| model::error_chain(&error))
+        }
+        _ => Ok(()),
+    };
+    served.map_err(io::Error::other)
 }

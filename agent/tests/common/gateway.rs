@@ -72,6 +72,8 @@ struct Shared {
     manners: Arc<Mutex<Manners>>,
     saw: mpsc::UnboundedSender<Saw>,
     verifier: Arc<Verifier>,
+    /// The newest link.
+    link: Arc<Mutex<Option<quinn::Connection>>>,
 }
 
 pub(crate) struct Gateway {
@@ -116,6 +118,7 @@ impl Gateway {
             manners: Arc::clone(&manners),
             saw: tell,
             verifier,
+            link: Arc::default(),
         };
         let hub = Hub::new();
         let acceptor = Acceptor::new(
@@ -149,6 +152,17 @@ impl Gateway {
         let acceptor = Acceptor::new(endpoint, AdmissionLimits::default());
         self.tasks
             .spawn(serve(acceptor, "udp", self.shared.clone()));
+    }
+
+    /// A stream of ours on the newest link.
+    pub(crate) async fn stream(&self) -> (quinn::SendStream, Reader) {
+        let link = self.shared.link.lock().unwrap().clone().expect("a link");
+        let (send, receive) = link.open_bi().await.unwrap();
+        let deadlines = Deadlines {
+            idle: LIMIT,
+            frame: LIMIT,
+        };
+        (send, FrameReader::new(receive, MAX_FRAME, deadlines))
     }
 
     pub(crate) fn address(&self) -> String {
@@ -223,7 +237,7 @@ async fn serve(mut acceptor: Acceptor, rung: &'static str, shared: Shared) {
     }
 }
 
-type Reader = FrameReader<quinn::RecvStream>;
+pub(crate) type Reader = FrameReader<quinn::RecvStream>;
 
 async fn streams(connection: &quinn::Connection) -> Option<(quinn::SendStream, Reader)> {
     let (send, receive) = connection.accept_bi().await.ok()?;
@@ -304,6 +318,7 @@ async fn talk(connection: &quinn::Connection, rung: &'static str, shared: &Share
     if refused {
         return finish(send).await;
     }
+    *shared.link.lock().unwrap() = Some(connection.clone());
     loop {
         let frame: AgentFrame = reader.next().await.ok()??;
         let (saw, answer) = hear(frame.body?, shared);

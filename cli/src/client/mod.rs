@@ -24,6 +24,7 @@ mod events;
 mod retry;
 pub mod sse;
 mod tls;
+mod transfer;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub use events::{EventStream, Follow, Followed};
 pub use retry::Patience;
 pub(crate) use tls::parse_pem;
 pub use tls::{BadPin, Pin, Trust, TrustError};
+pub use transfer::Content;
 
 /// Largest reply that is read into memory.
 const MAX_REPLY: u64 = 64 << 20;
@@ -325,8 +327,21 @@ impl Client {
     }
 
     fn attempt(&self, call: &Call) -> Result<Response<Body>, ClientError> {
+        let reply = self.observed(call, || self.exchange(call))?;
+        if reply.status().is_success() {
+            Ok(reply)
+        } else {
+            Err(refusal(&call.url, reply))
+        }
+    }
+
+    fn observed(
+        &self,
+        call: &Call,
+        exchange: impl FnOnce() -> Result<Response<Body>, ClientError>,
+    ) -> Result<Response<Body>, ClientError> {
         let began = Instant::now();
-        let result = self.exchange(call);
+        let result = exchange();
         if let Some(observe) = &self.observe {
             let request_id = result
                 .as_ref()
@@ -343,12 +358,7 @@ impl Client {
                 took: began.elapsed(),
             });
         }
-        let reply = result?;
-        if reply.status().is_success() {
-            Ok(reply)
-        } else {
-            Err(refusal(&call.url, reply))
-        }
+        result
     }
 
     fn exchange(&self, call: &Call) -> Result<Response<Body>, ClientError> {

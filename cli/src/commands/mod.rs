@@ -8,6 +8,7 @@ mod audit;
 mod certificate_authority;
 mod command;
 mod context;
+mod cp;
 mod event;
 mod host;
 mod monitoring;
@@ -66,6 +67,8 @@ enum Command {
     /// What Prometheus is told about hosts
     #[command(subcommand)]
     Monitoring(monitoring::Command),
+    /// Copy a file to a host or from one: HOST:PATH names it there
+    Cp(Box<cp::Cp>),
     /// Show hosts, and with --follow what changes
     Events(event::Events),
     /// Agent tokens: what hosts join with
@@ -130,6 +133,7 @@ impl Cli {
             Command::Context(command) => context::run(&mut app, command),
             Command::Host(command) => host::run(&mut app, command),
             Command::Monitoring(command) => monitoring::run(&mut app, command),
+            Command::Cp(command) => cp::run(&mut app, *command),
             Command::Events(command) => event::run(&mut app, &command),
             Command::AgentToken(command) => agent_token::run(&mut app, command),
             Command::Project(command) => project::run(&mut app, command),

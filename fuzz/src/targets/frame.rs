@@ -11,9 +11,10 @@ use link::frame::{Deadlines, FrameReader, ReadError};
 use prost::Message;
 use protocol::frame::{HEADER, encode};
 use protocol::v1::{
-    AgentFrame, CounterStored, Disk, EnrolReply, EnrolRequest, Facts, GatewayFrame, Goodbye, Grant,
-    Heartbeat, HeartbeatAck, Hello, Probe, Refusal, Reidentify, Renew, ScrapeReply, Settings,
-    Trust, Welcome, agent_frame, enrol_reply, gateway_frame,
+    AgentFrame, CounterStored, Disk, EnrolReply, EnrolRequest, Facts, FileOrder, FileReply,
+    GatewayFrame, Goodbye, Grant, Heartbeat, HeartbeatAck, Hello, Opening, Probe, Refusal,
+    Reidentify, Renew, ScrapeReply, Settings, Trust, Welcome, agent_frame, enrol_reply,
+    gateway_frame,
 };
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -39,6 +40,9 @@ fn run(input: &[u8]) {
     check::<EnrolRequest>(stream, piece.into());
     check::<EnrolReply>(stream, piece.into());
     check::<ScrapeReply>(stream, piece.into());
+    check::<Opening>(stream, piece.into());
+    check::<FileReply>(stream, piece.into());
+    check::<FileOrder>(stream, piece.into());
 }
 
 fn check<M: Message + Default + PartialEq>(stream: &[u8], piece: usize) {

@@ -133,6 +133,7 @@ impl Limits {
         }
         let sizes = [
             ("limits.body_bytes", self.body_bytes, 16 << 10, 64 << 20),
+            ("limits.file_bytes", self.file_bytes, 1 << 20, 1 << 40),
             // Below 8 KiB hyper does not go, and cookies and tokens need their room.
             ("limits.header_bytes", self.header_bytes, 8 << 10, 1 << 20),
             ("limits.scrape_bytes", self.scrape_bytes, 64 << 10, 16 << 20),

@@ -66,7 +66,7 @@ pub async fn follow_events(
 }
 
 /// Ends when the caller may not follow any more.
-pub(super) async fn watch_access<E: Endpoint>(app: &App, call: &Call<E>) {
+pub(crate) async fn watch_access<E: Endpoint>(app: &App, call: &Call<E>) {
     let mut epoch = app.catalog.access_epoch();
     loop {
         // Expiry changes nothing in the catalog: look by the clock as well.

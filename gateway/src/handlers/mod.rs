@@ -10,6 +10,7 @@ pub mod command;
 pub mod command_follow;
 pub mod diagnose;
 pub mod event;
+pub mod file;
 pub mod host;
 pub mod monitoring;
 pub mod page;

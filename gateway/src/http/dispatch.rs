@@ -95,6 +95,17 @@ impl Routes {
         F: Fn(Arc<App>, Call<E>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<E::Reply>> + Send + 'static,
     {
+        self.guarded_within::<E, _, _>(ANSWER_WITHIN, handler)
+    }
+
+    /// The same for an operation whose answer may take another time than most.
+    #[must_use]
+    pub fn guarded_within<E, F, Fut>(self, limit: Duration, handler: F) -> Self
+    where
+        E: Endpoint,
+        F: Fn(Arc<App>, Call<E>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<E::Reply>> + Send + 'static,
+    {
         self.mount::<E, _, _>(move |app, request| {
             let handler = handler.clone();
             async move {
@@ -103,8 +114,7 @@ impl Routes {
                     return json::<E>(&reply);
                 }
                 let remember = call.remember.clone();
-                let handled =
-                    tokio::time::timeout(ANSWER_WITHIN, handler(Arc::clone(&app), call)).await;
+                let handled = tokio::time::timeout(limit, handler(Arc::clone(&app), call)).await;
                 match handled.map_err(|_| too_slow())? {
                     Ok(reply) => json::<E>(&reply),
                     // The same request won the race: answer what it was answered.
@@ -137,6 +147,31 @@ impl Routes {
                 let Prepared { call, .. } =
                     prepare::<E>(&app, Request::from_parts(parts, body)).await?;
                 handler(app, call, kept).await
+            }
+        })
+    }
+
+    /// Mounts an operation that needs a permission, reads a body that is not JSON, and
+    /// answers JSON. The handler gets the body unread: limits and deadlines of its content
+    /// are its own, and nothing of it comes before the proof.
+    #[must_use]
+    pub fn guarded_upload<E, F, Fut>(self, handler: F) -> Self
+    where
+        E: Endpoint<Body = Raw>,
+        F: Fn(Arc<App>, Call<E>, Parts, Body) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<E::Reply>> + Send + 'static,
+    {
+        self.mount::<E, _, _>(move |app, request| {
+            let handler = handler.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let kept = parts.clone();
+                let bare = Request::from_parts(parts, Body::empty());
+                let Prepared { call, .. } = prepare::<E>(&app, bare).await?;
+                if kept.headers.contains_key(CONTENT_ENCODING) {
+                    return Err(encoded());
+                }
+                json::<E>(&handler(app, call, kept, body).await?)
             }
         })
     }
@@ -437,8 +472,17 @@ fn query_of<E: Endpoint>(parts: &Parts) -> Result<E::Query> {
     })
 }
 
+/// Whether there is a body of JSON.
 fn takes_body<E: Endpoint>() -> bool {
-    std::any::TypeId::of::<E::Body>() != std::any::TypeId::of::<Nothing>()
+    let body = std::any::TypeId::of::<E::Body>();
+    body != std::any::TypeId::of::<Nothing>() && body != std::any::TypeId::of::<Raw>()
+}
+
+fn encoded() -> Error {
+    Error::new(
+        ProblemCode::UnsupportedMediaType,
+        "send the body as it is, without a content encoding",
+    )
 }
 
 async fn read_body<E: Endpoint>(parts: &Parts, body: Body, limit: usize) -> Result<Vec<u8>> {
@@ -463,10 +507,7 @@ async fn read_body<E: Endpoint>(parts: &Parts, body: Body, limit: usize) -> Resu
     }
     // Nothing is decompressed here, so no bomb is: the limit is on what is read.
     if parts.headers.contains_key(CONTENT_ENCODING) {
-        return Err(Error::new(
-            ProblemCode::UnsupportedMediaType,
-            "send the body as it is, without a content encoding",
-        ));
+        return Err(encoded());
     }
     let read = tokio::time::timeout(ANSWER_WITHIN, Limited::new(body, limit).collect()).await;
     match read.map_err(|_| too_slow())? {

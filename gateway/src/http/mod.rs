@@ -16,6 +16,7 @@ use api::v1::certificate_authority::*;
 use api::v1::command::*;
 use api::v1::diagnose::*;
 use api::v1::event::*;
+use api::v1::file::*;
 use api::v1::host::*;
 use api::v1::monitoring::*;
 use api::v1::people::*;
@@ -26,7 +27,7 @@ use axum::Router;
 use crate::app::App;
 use crate::handlers::{
     access, agent_token, audit, certificate_authority, command, command_follow, diagnose, event,
-    host, monitoring, people, system, tenancy,
+    file, host, monitoring, people, system, tenancy,
 };
 use crate::link::carrier;
 use dispatch::Routes;
@@ -108,6 +109,10 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded_raw::<FollowCommand, _, _>(command_follow::follow_command)
         .guarded::<CancelCommandRuns, _, _>(command::cancel_command)
         .guarded::<RetryCommandRuns, _, _>(command::retry_command)
+        .guarded_within::<GetFile, _, _>(file::WORK_WITHIN, file::get_file)
+        .guarded_raw::<ReadFile, _, _>(file::read_file)
+        .guarded_upload::<WriteFile, _, _>(file::write_file)
+        .guarded::<GetFileUpload, _, _>(file::get_file_upload)
         .guarded_raw::<FollowEvents, _, _>(event::follow_events)
         .guarded::<ListDeploymentAudit, _, _>(audit::list_deployment_audit)
         .guarded_raw::<ExportDeploymentAudit, _, _>(audit::export_deployment_audit)

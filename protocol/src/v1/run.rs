@@ -5,14 +5,14 @@ use std::fmt;
 
 use prost::{Enumeration, Message, Oneof};
 
-use super::ScrapeRequest;
+use super::{DiagnoseRequest, FileRequest, ScrapeRequest};
 
 /// First frame of every stream that the gateway opens.
 #[derive(Clone, PartialEq, Message)]
 pub struct Opening {
     /// What the stream is for. Nothing is a kind that this version does not know:
     /// reset the stream.
-    #[prost(oneof = "opening::Kind", tags = "1, 2, 4")]
+    #[prost(oneof = "opening::Kind", tags = "1, 2, 3, 4")]
     pub kind: Option<opening::Kind>,
 }
 
@@ -35,7 +35,10 @@ pub mod opening {
         Scrape(ScrapeRequest),
         /// A diagnosis of the host.
         #[prost(message, tag = "4")]
-        Diagnose(super::super::DiagnoseRequest),
+        Diagnose(DiagnoseRequest),
+        /// A file.
+        #[prost(message, tag = "3")]
+        File(FileRequest),
     }
 }
 
