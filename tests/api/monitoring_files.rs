@@ -15,14 +15,14 @@ fn folder() -> PathBuf {
 }
 
 fn read(name: &str) -> String {
-    std::fs::read_to_string(folder().join(name)).unwrap()
+    std::fs::read_to_string(folder().join(name)).expect("a shipped file")
 }
 
 /// Names of families as a query may use them, of a text that is exposed.
 fn exposed(text: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-        let (name, kind) = line.split_once(' ').unwrap();
+        let (name, kind) = line.split_once(' ').expect("a name and a kind");
         match kind {
             // OpenMetrics leaves the suffix of its samples out, Prometheus' form does not.
             "counter" if !name.ends_with("_total") => names.insert(format!("{name}_total")),
