@@ -14,13 +14,14 @@ use protocol::v1::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 /// Answers the same to everybody who asks, and hands back what was asked.
-async fn exporter(answer: &'static str) -> (String, JoinHandle<String>) {
+async fn exporter(answer: &'static str) -> (String, JoinSet<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let served = tokio::spawn(async move {
+    let mut served = JoinSet::new();
+    served.spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut asked = Vec::new();
         while !asked.ends_with(b"\r\n\r\n") {
@@ -116,15 +117,17 @@ async fn the_agents_own_samples_are_taken_when_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn exporters_of_the_configuration_are_asked_and_told_of() {
     let mut gateway = Gateway::start();
-    let (good, asked) = exporter(
+    let (good, mut asked) = exporter(
         "HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text; version=1.0.0\r\n\
          Transfer-Encoding: chunked\r\n\r\n5\r\nup 1\n\r\n6\r\n# EOF\n\r\n0\r\n\r\n",
     )
     .await;
-    let (moved, _) = exporter("HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\n\r\n").await;
-    let (page, _) =
+    let (moved, _moved) =
+        exporter("HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\n\r\n").await;
+    let (page, _page) =
         exporter("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html></html>").await;
-    let (large, _) = exporter("HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\nup 1\n").await;
+    let (large, _large) =
+        exporter("HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\nup 1\n").await;
     // Takes connections, in the kernel's queue, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = {
@@ -157,7 +160,7 @@ async fn exporters_of_the_configuration_are_asked_and_told_of() {
     let (text, status, ended) = scrape(&gateway, |request| request.exporter = "good".into()).await;
     assert_eq!((text.as_str(), status), ("up 1\n# EOF\n", ScrapeStatus::Ok));
     assert_eq!(ended.format(), ScrapeFormat::OpenMetrics);
-    let asked = asked.await.unwrap();
+    let asked = asked.join_next().await.unwrap().unwrap();
     assert!(
         asked.starts_with("GET /metrics?a=b HTTP/1.1\r\n")
             && asked.contains("\r\nHost: 127.0.0.1:"),

@@ -22,7 +22,7 @@ fn read(name: &str) -> String {
 fn exposed(text: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-        let (name, kind) = line.split_once(' ').expect("a name and its type");
+        let (name, kind) = line.split_once(' ').expect("a name and a kind");
         match kind {
             // OpenMetrics leaves the suffix of its samples out, Prometheus' form does not.
             "counter" if !name.ends_with("_total") => names.insert(format!("{name}_total")),
