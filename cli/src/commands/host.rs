@@ -69,6 +69,7 @@ pub(super) enum Command {
         recent: RecentArg,
     },
     /// Look into a host: gather a bundle of diagnostics, or print one section
+    #[command(after_help = diagnose::after_help())]
     Diagnose(diagnose::Diagnose),
     /// Retire a host for good: its identity is never accepted again
     Retire {

@@ -35,7 +35,7 @@ pub(super) fn to_file(
         path: path.to_owned(),
         source,
     };
-    let mut write = || {
+    let write = || {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
