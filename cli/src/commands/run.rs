@@ -17,7 +17,7 @@ use model::command::{Priority, RunLimits};
 use super::host::selector;
 use crate::app::{App, WorkspaceArg, now};
 use crate::client::Client;
-use crate::failure::{EXIT_CODES, Failure, NOT_SUCCEEDED};
+use crate::failure::{EXIT_CODES, Failure, LEFT, NOT_SUCCEEDED};
 use crate::follow::interrupts::Interrupts;
 use crate::follow::watch::{Watch, follow};
 use crate::lookup;
@@ -170,7 +170,8 @@ impl From<WatchArgs> for Watch {
 /// The exit codes of what follows a command, from their only list.
 pub(super) fn exit_code_help() -> String {
     let mut text = "Exit code: of one host, that of its program, or 128 and the number of the signal that ended it; standard error says which it was. Otherwise 0 when all succeeded, or the first of 11, 8, 10, 9 that applies:\n".to_owned();
-    for (code, meaning) in EXIT_CODES.iter().filter(|(code, _)| *code >= NOT_SUCCEEDED) {
+    let about_commands = |(code, _): &&(u8, &str)| (NOT_SUCCEEDED..=LEFT).contains(code);
+    for (code, meaning) in EXIT_CODES.iter().filter(about_commands) {
         text.push_str(&format!("  {code:>2}  {meaning}\n"));
     }
     text + "Codes below 8 are those of every loopback command."

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::OneHost;
 use crate::app::{App, now};
-use crate::failure::Failure;
+use crate::failure::{Failure, SECTIONS_FAILED};
 
 #[derive(Debug, Args)]
 pub(in super::super) struct Diagnose {
@@ -50,6 +50,12 @@ pub(in super::super) struct Diagnose {
     /// In tables of sockets and units, leave nothing out
     #[arg(long, requires = "show")]
     all: bool,
+}
+
+pub(super) fn after_help() -> String {
+    format!(
+        "Secrets are removed on the host, as far as they look like some.\n\nExit code: {SECTIONS_FAILED} when sections have failed and the rest is there; else those of every loopback command."
+    )
 }
 
 /// What `--json` says of a bundle.
