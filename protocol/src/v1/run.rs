@@ -21,6 +21,10 @@ pub mod opening {
     use super::*;
 
     /// What a stream is for.
+    #[allow(
+        clippy::large_enum_variant,
+        reason = "one is read per stream and taken apart at once"
+    )]
     #[derive(Clone, PartialEq, Oneof)]
     pub enum Kind {
         /// A run of a command.
