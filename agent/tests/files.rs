@@ -635,7 +635,8 @@ async fn a_file_that_changes_while_it_is_sent_has_no_digest() {
             max_bytes: 1 << 30,
             action: Some(Action::Read(FileRead::default())),
         };
-        let served = tokio::spawn(serve(request, read, write, Arc::clone(&host.settings)));
+        let mut served = tokio::task::JoinSet::new();
+        served.spawn(serve(request, read, write, Arc::clone(&host.settings)));
         let (read, _write) = tokio::io::split(ours);
         let deadlines = Deadlines {
             idle: LIMIT,
@@ -660,7 +661,7 @@ async fn a_file_that_changes_while_it_is_sent_has_no_digest() {
             panic!("{change}: {last:?}");
         };
         assert_eq!(refused.code(), FileRefusal::Changed, "{change}");
-        served.await.unwrap().unwrap();
+        served.join_next().await.unwrap().unwrap().unwrap();
     }
 }
 

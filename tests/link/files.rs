@@ -27,13 +27,8 @@ struct Host {
     dir: tempfile::TempDir,
     member: Member,
     connection: quinn::Connection,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    /// Answers streams; ends with this.
+    task: tokio::task::JoinSet<()>,
 }
 
 impl Host {
@@ -47,7 +42,7 @@ impl Host {
         let mut host = Self {
             dir,
             connection: agent.connection.clone(),
-            task: tokio::spawn(async {}),
+            task: tokio::task::JoinSet::new(),
             member,
         };
         host.member.grant.counter = welcome.counter;
@@ -66,7 +61,7 @@ impl Host {
             resolver: Resolver::Best,
         });
         self.connection = agent.connection.clone();
-        self.task = tokio::spawn(async move {
+        self.task.spawn(async move {
             // All of it: the link ends with its control stream.
             let agent = agent;
             let mut streams = tokio::task::JoinSet::new();
@@ -78,7 +73,7 @@ impl Host {
 
     /// Cuts the link and comes back.
     async fn relink(&mut self, world: &World) -> anyhow::Result<()> {
-        self.task.abort();
+        self.task.abort_all();
         self.connection.close(0u32.into(), b"cut");
         let (agent, welcome) = world.caller.welcome(&self.member).await?;
         self.member.grant.counter = welcome.counter;

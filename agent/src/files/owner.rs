@@ -77,16 +77,16 @@ mod tests {
     #[test]
     fn names_are_found_whole_and_numbers_are_themselves() {
         let lines = ["# x", "root:x:0:0", "roo:x:7:7", "bad:x:y:1", "short"];
-        let look = |name| find(lines.iter().map(|it| (*it).to_owned()), name);
-        assert_eq!(look("root"), Some(0));
-        assert_eq!(look("roo"), Some(7));
-        assert_eq!(look("ro"), None);
-        assert_eq!(look("bad"), None);
-        assert_eq!(look("short"), None);
-        let numbers = numbers("12:34").unwrap();
-        assert_eq!(numbers.uid.map(Uid::as_raw), Some(12));
-        assert_eq!(numbers.gid.map(Gid::as_raw), Some(34));
-        assert!(super::numbers("no-such-user-here").is_err());
-        assert!(super::numbers("4294967295").is_err());
+        let find = |name| find(lines.iter().map(|it| (*it).to_owned()), name);
+        assert_eq!(find("root"), Some(0));
+        assert_eq!(find("roo"), Some(7));
+        assert_eq!(find("ro"), None);
+        assert_eq!(find("bad"), None);
+        assert_eq!(find("short"), None);
+        let both = numbers("12:34").unwrap();
+        assert_eq!(both.uid.map(Uid::as_raw), Some(12));
+        assert_eq!(both.gid.map(Gid::as_raw), Some(34));
+        assert!(numbers("no-such-user-here").is_err());
+        assert!(numbers("4294967295").is_err());
     }
 }

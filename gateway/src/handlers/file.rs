@@ -445,7 +445,7 @@ mod tests {
             if let Some(length) = length {
                 headers.insert(CONTENT_LENGTH, length.parse().unwrap());
             }
-            super::extent(&asked, &headers, 100).map_err(|error| error.code)
+            extent(&asked, &headers, 100).map_err(|error| error.code)
         };
         assert_eq!(extent(None, None, Some("7")), Ok((7, 0)));
         assert_eq!(extent(None, Some(3), Some("7")), Ok((10, 3)));

@@ -7,10 +7,10 @@
 use axum::body::Body;
 use http_body_util::BodyExt as _;
 use model::file::Sha256;
-use protocol::v1::{FileMeta, file_reply};
+use protocol::v1::FileMeta;
 
 use super::STALLED;
-use super::stream::{Hearing, Telling, nonsense};
+use super::stream::{Hearing, Telling};
 use crate::error::{Error, Result};
 use api::ProblemCode;
 
@@ -45,9 +45,7 @@ impl Upload {
             }
         };
         let hear = async {
-            let file_reply::Body::Meta(meta) = hearing.next().await? else {
-                return Err(nonsense());
-            };
+            let meta = hearing.meta().await?;
             Ok((meta, hearing.end().await?))
         };
         tokio::select! {
