@@ -64,7 +64,7 @@ pub struct Inputs {
 impl Inputs {
     /// As this process was started.
     pub fn of_this_process() -> Self {
-        let config = match args::parse(std::env::args_os()) {
+        let config = match args::parse(std::env::args_os().skip(1)) {
             Ok(
                 Command::Run { config }
                 | Command::Status { config, .. }

@@ -47,7 +47,7 @@ garbage
 #[test]
 fn addresses_are_the_local_ones_that_tell_hosts_apart() {
     let expected = ["9.1.2.3", "10.7.0.9", "2001:db8::9"];
-    assert_eq!(network::addresses(FIB_TRIE, IF_INET6), expected);
+    assert_eq!(addresses(FIB_TRIE, IF_INET6), expected);
 }
 
 #[test]
