@@ -186,7 +186,7 @@ async fn gather(standing: &Standing, asked: &DiagnoseSection, left: Duration) ->
     let within = within.min(left);
     let work = async {
         match section {
-            Section::System => proc::system(standing).await,
+            Section::System => proc::system(standing),
             Section::Processes => proc::processes().await,
             Section::Disks => proc::disks().await,
             Section::Sockets => proc::sockets().await,

@@ -28,7 +28,7 @@ const MAX_SOCKETS: usize = 20_000;
 /// Open files that are looked at to find whose a socket is.
 const MAX_FILES: usize = 500_000;
 
-pub(super) async fn system(standing: &Standing) -> Gathered {
+pub(super) fn system(standing: &Standing) -> Gathered {
     let text = |path: &str| read_text(path, MAX_TEXT);
     let pressure = ["cpu", "memory", "io"];
     let view = SystemView {

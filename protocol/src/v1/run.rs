@@ -19,6 +19,10 @@ pub mod opening {
     use super::*;
 
     /// What a stream is for.
+    #[allow(
+        clippy::large_enum_variant,
+        reason = "one lives for a moment at the beginning of a stream"
+    )]
     #[derive(Clone, PartialEq, Oneof)]
     pub enum Kind {
         /// A run of a command.
