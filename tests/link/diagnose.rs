@@ -258,15 +258,13 @@ async fn a_host_that_talks_nonsense_ends_its_own_diagnosis_and_nothing_else() ->
         let host = async {
             let mut stream = Stream::next(&agent).await?;
             stream.tell("system", "{}").await?;
-            let mut taken = 0;
             let said = said.into_iter().chain((0..floods).map(|_| piece(&flood)));
-            for body in said {
+            for (taken, body) in said.enumerate() {
                 if stream.say(body).await.is_err() {
                     // The gateway does not listen any more.
                     ensure!(taken < 4 * MAX_SECTION / flood.len(), "{taken} pieces");
                     return Ok(());
                 }
-                taken += 1;
             }
             let _ = stream.say(Body::Done(DiagnoseDone {})).await;
             stream.end().await
