@@ -167,6 +167,15 @@ async fn beside(
     files: &Arc<files::Settings>,
 ) {
     let (_seat, paused) = (hands.0.beside.acquire().await, hands.is_paused());
+    // Here, because a worker's words are not in the agent's log.
+    match &kind {
+        opening::Kind::Diagnose(_) => tracing::info!("the gateway diagnoses this host"),
+        opening::Kind::File(file) => {
+            let path = model::names::clean(&file.path, 256);
+            tracing::info!(%path, "the gateway asks for a file, or brings one");
+        }
+        opening::Kind::Run(_) | opening::Kind::Scrape(_) => {}
+    }
     let worker = match hands.workers().connect().await {
         Ok(worker) => worker,
         Err(error) => {

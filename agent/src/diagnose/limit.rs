@@ -138,7 +138,8 @@ pub(super) async fn run(program: &str, args: &[&str], most: usize, within: Durat
             Ok(Ok(_)) | Ok(Err(_)) => {
                 complaint.truncate(COMPLAINT);
                 let said = String::from_utf8_lossy(&complaint);
-                Some(format!("{program}: {}", said.trim()))
+                let said: Vec<_> = said.trim().lines().collect();
+                Some(format!("{program}: {}", said.join(" ")))
             }
         },
     };

@@ -64,7 +64,7 @@ pub struct Inputs {
 impl Inputs {
     /// As this process was started.
     pub fn of_this_process() -> Self {
-        let config = match args::parse(std::env::args_os()) {
+        let config = match args::parse(std::env::args_os().skip(1)) {
             Ok(
                 Command::Run { config }
                 | Command::Status { config, .. }
@@ -120,7 +120,7 @@ pub async fn serve<W: AsyncWrite + Unpin>(
         .iter()
         .map(|it| clean(&it.name, 32))
         .collect();
-    tracing::info!(sections = %names.join(" "), "the gateway diagnoses this host");
+    tracing::debug!(sections = %names.join(" "), "sections of a diagnosis");
     let asked = Duration::from_millis(request.within_ms.into());
     let all = if asked.is_zero() { ALL } else { asked.min(ALL) };
     let mut room = MAX_TOTAL;

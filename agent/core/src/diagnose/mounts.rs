@@ -41,7 +41,10 @@ pub fn mounts(mountinfo: &str) -> (Vec<DiskView>, u64) {
         if VIRTUAL.contains(&mount.kind.as_str()) {
             continue;
         }
-        if found.len() < MAX_MOUNTS {
+        // What is mounted over another hides it.
+        if let Some(hidden) = found.iter_mut().find(|it| it.mount == mount.mount) {
+            *hidden = mount;
+        } else if found.len() < MAX_MOUNTS {
             found.push(mount);
         } else {
             omitted += 1;
@@ -119,16 +122,13 @@ nonsense
             ("/srv", "ext4", "/dev/sdb1", true),
         ];
         assert_eq!((told.as_slice(), omitted), (&expected[..], 0));
-        let (found, omitted) = mounts(&text.lines().next().unwrap().to_owned().add_line(1500));
+        let many: String = (0..1500)
+            .map(|place| format!("36 35 98:0 / /m{place} rw - ext4 /dev/vda1 rw\n"))
+            .collect();
+        let (found, omitted) = mounts(&many);
         assert_eq!((found.len(), omitted), (MAX_MOUNTS, 500));
-    }
-
-    trait Lines {
-        fn add_line(self, times: usize) -> String;
-    }
-    impl Lines for String {
-        fn add_line(self, times: usize) -> String {
-            format!("{self}\n").repeat(times)
-        }
+        let over = "1 1 0:1 / /a rw - ext4 /dev/a rw\n2 1 0:2 / /a rw - xfs /dev/b rw\n";
+        let (found, _) = mounts(over);
+        assert_eq!((found.len(), found[0].kind.as_str()), (1, "xfs"));
     }
 }
