@@ -9,6 +9,7 @@ use link::frame::{Deadlines, FrameReader, MAX_FRAME, write_message};
 use model::ids::HostId;
 use protocol::v1::{Opening, opening};
 use quinn::{RecvStream, SendStream, VarInt};
+use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::diagnose::{self, Inputs};
@@ -53,9 +54,9 @@ struct Inner {
 
 impl Hands {
     /// For the agent with this state folder.
-    pub fn new(state_dir: &Path, boot_id: &str) -> std::io::Result<Self> {
-        let runs = Runs::open(state_dir)?;
-        Ok(Self(Arc::new(Inner {
+    pub fn new(state_dir: &Path, boot_id: &str) -> Self {
+        let runs = Runs::new(state_dir);
+        Self(Arc::new(Inner {
             workers: Workers::new(runs.folder()),
             runs,
             boot_id: boot_id.to_owned(),
@@ -63,7 +64,7 @@ impl Hands {
             identity: Mutex::new(None),
             room: Semaphore::new(RUNS),
             beside: Semaphore::new(BESIDE),
-        })))
+        }))
     }
 
     /// Who this host is from now on, and in which generation.
@@ -89,9 +90,10 @@ impl Hands {
         &self.0.runs
     }
 
-    /// Processes that work outside this one.
-    pub fn workers(&self) -> &Workers {
-        &self.0.workers
+    /// A connection to an idle worker.
+    pub async fn worker(&self) -> std::io::Result<UnixStream> {
+        self.0.runs.make_folder()?;
+        self.0.workers.connect().await
     }
 
     /// The name of this boot.
@@ -176,7 +178,7 @@ async fn beside(
         }
         opening::Kind::Run(_) | opening::Kind::Scrape(_) => {}
     }
-    let worker = match hands.workers().connect().await {
+    let worker = match hands.worker().await {
         Ok(worker) => worker,
         Err(error) => {
             tracing::warn!(%error, "no worker; answering from the agent's sandbox");

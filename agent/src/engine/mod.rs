@@ -63,9 +63,6 @@ pub enum RunError {
     /// The system gave no signal handlers or random numbers.
     #[error("set up the process")]
     Process(#[source] std::io::Error),
-    /// The records of runs are out of reach.
-    #[error("open the records of runs")]
-    Runs(#[source] std::io::Error),
 }
 
 /// What to run with.
@@ -242,7 +239,7 @@ impl Engine {
         let state = State::open(&config.state_dir).map_err(RunError::State)?;
         let identity = state.identity();
         let boot_id = boot_id();
-        let hands = Hands::new(&config.state_dir, &boot_id).map_err(RunError::Runs)?;
+        let hands = Hands::new(&config.state_dir, &boot_id);
         hands.set_identity(identity.map(|it| (it.host, it.generation)));
         let clock = Clock::new(identity.map_or_else(Timestamp::default, |known| known.server_time));
         let random = SystemRandom::new();

@@ -90,17 +90,21 @@ struct AcceptedFile {
 }
 
 impl Runs {
-    /// The runs beneath a state folder, which is made when absent.
-    pub fn open(state_dir: &Path) -> io::Result<Self> {
-        let folder = state_dir.join("runs");
-        match DirBuilder::new().mode(0o700).create(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        Ok(Self {
-            folder,
+    /// The runs beneath a state folder.
+    pub fn new(state_dir: &Path) -> Self {
+        Self {
+            folder: state_dir.join("runs"),
             life: Arc::default(),
-        })
+        }
+    }
+
+    /// Makes their folder when it is absent. Not at the agent's start: a full disk must
+    /// not keep a host from being linked.
+    pub fn make_folder(&self) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Where they lie.
@@ -147,6 +151,7 @@ impl Runs {
     /// Takes note of a life of the gateway's state. `false` if a later one was heard
     /// of: who speaks is a gateway that has been restored over.
     pub fn hear_life(&self, life: u64) -> io::Result<bool> {
+        self.make_folder()?;
         let mut latest = self.life.lock().unwrap_or_else(PoisonError::into_inner);
         let known = match *latest {
             Some(known) => known,
@@ -173,6 +178,9 @@ impl Runs {
     /// Deletes what nobody can ask for any more, and what a crash left half made.
     pub fn sweep(&self, now: SystemTime) -> io::Result<()> {
         let mut taken = Vec::new();
+        if !self.folder.try_exists()? {
+            return Ok(());
+        }
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -418,7 +426,8 @@ mod tests {
 
     fn runs() -> (tempfile::TempDir, Runs, CommandId) {
         let folder = tempfile::tempdir().unwrap();
-        let runs = Runs::open(folder.path()).unwrap();
+        let runs = Runs::new(folder.path());
+        runs.make_folder().unwrap();
         let command = "cmd_01jd0000000000000000000001".parse().unwrap();
         (folder, runs, command)
     }
@@ -519,7 +528,7 @@ mod tests {
         let (folder, runs, _) = runs();
         assert!(runs.hear_life(2).unwrap());
         assert!(runs.hear_life(2).unwrap());
-        let runs = Runs::open(folder.path()).unwrap();
+        let runs = Runs::new(folder.path());
         assert!(!runs.hear_life(1).unwrap());
         assert!(runs.hear_life(3).unwrap());
     }

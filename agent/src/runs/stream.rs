@@ -111,7 +111,7 @@ async fn go(
                 boot_id: hands.boot_id().to_owned(),
                 start_within_ms: u64::try_from(within).unwrap_or(0),
             };
-            let mut worker = hands.workers().connect().await.inspect_err(|error| {
+            let mut worker = hands.worker().await.inspect_err(|error| {
                 let error = error_chain(error);
                 tracing::warn!(%error, command.id = %command, "no worker for a run; the gateway will ask again");
             })?;
