@@ -171,6 +171,25 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
         ensure!(output.stdout == "part 0\npart 1\npart 2\n", "{output}");
         world.wait_connected(host.name(), JOIN).map(drop)
     })?;
+    world.step(
+        "copy a file to /etc, which the agent itself cannot write, and back",
+        || {
+            let (here, back) = (world.folder().join("app.conf"), world.folder().join("back"));
+            std::fs::write(&here, "answer = 42\n")?;
+            let there = format!("{}:/etc/app.conf", host.name());
+            let [here, back] = [here, back].map(|path| path.display().to_string());
+            let cp = ["cp", "-w", WORKSPACE, "--mode", "0640", "--owner", "daemon"];
+            world.cli().text(&[&cp[..], &[&here, &there]].concat())?;
+            let seen = host.sh("stat -c '%U %a' /etc/app.conf; cat /etc/app.conf")?;
+            ensure!(seen == "daemon 640\nanswer = 42\n", "{seen:?}");
+            world.cli().text(&["cp", "-w", WORKSPACE, &there, &back])?;
+            ensure!(
+                std::fs::read_to_string(&back)? == "answer = 42\n",
+                "it came back changed"
+            );
+            Ok(())
+        },
+    )?;
     world.step("another user, no shell, no secrets in sight", || {
         other_user(&world, host)
     })
@@ -233,7 +252,7 @@ fn other_user(world: &World, host: &Host) -> Result<()> {
     // Written in two parts: systemd logs the command line of this search, too.
     let (head, tail) = canary.split_at(8);
     let found = host.sh(&format!(
-        "C={head}; C=$C{tail}; grep -rl $C /var/lib/loopback-agent /var/log /run/loopback-agent 2>/dev/null; journalctl --no-pager | grep -c $C; true"
+        "C={head}; C=${{C}}{tail}; grep -rl $C /var/lib/loopback-agent /var/log /run/loopback-agent 2>/dev/null; journalctl --no-pager | grep -c $C; true"
     ))?;
     ensure!(found.trim() == "0", "the secret is in {found}");
     Ok(())
