@@ -8,7 +8,7 @@
 //! [`tenancy`] and [`host`] what they are, [`permission`] and [`access`] who may
 //! touch them, [`selector`] how many are picked at once, [`command`] what is run on
 //! them, [`diagnose`] what they show of themselves, [`audit`] and
-//! them, [`file`] what is brought there and back, [`audit`] and
+//! them, [`mod@file`] what is brought there and back, [`audit`] and
 //! [`audit_chain`] how it is remembered.
 
 pub mod access;

@@ -8,7 +8,7 @@
 //! * [`place`] turns a path into descriptors beneath a root, once; everything after that
 //!   is done to descriptors and never to a path again;
 //! * [`read`] sends a file, and says so when it is not the same any more at the end;
-//! * [`write`] takes a file beside its final name, which it gets whole, verified and
+//! * [`mod@write`] takes a file beside its final name, which it gets whole, verified and
 //!   synced, or not at all;
 //! * [`parts`] remembers uploads that were not finished, to go on with or to remove.
 //!
