@@ -66,8 +66,10 @@ pub struct Running {
 /// Serves until a signal comes or a critical task fails.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let running = start(config).await?;
+    // Before anybody hears that it is ready: they may send one at once.
+    let signals = Signals::new()?;
     announce(&running);
-    signal(&running.app.tasks).await?;
+    signals.wait(&running.app.tasks).await;
     running.stop().await
 }
 
@@ -412,18 +414,30 @@ fn announce(running: &Running) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }
 
-/// Until somebody wants an end, or a critical task has come to one.
-async fn signal(tasks: &Tasks) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-        () = tasks.stop().cancelled() => {}
+/// By which somebody asks for an end.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    Ok(())
+
+    /// Until somebody wants an end, or a critical task has come to one.
+    async fn wait(mut self, tasks: &Tasks) {
+        tokio::select! {
+            _ = self.terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = self.interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            () = tasks.stop().cancelled() => {}
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    }
 }
 
 #[cfg(test)]
