@@ -149,10 +149,12 @@ impl Victim {
                     .is_ok();
             Ok(Look::some(renewed.then_some(true), || status))
         })?;
+        self.shim.set(Knob::KillAt, 0)?;
+        // A later change of its state may have come between the look and this.
+        let outlived = outlived && self.agent.process.is_running();
         if !outlived {
             steps.insert(generic(&self.shim.step()?));
         }
-        self.shim.set(Knob::KillAt, 0)?;
         Ok(outlived)
     }
 
