@@ -78,10 +78,12 @@ impl Ssh {
         fs::copy(folder.join("user.pub"), folder.join("allowed"))?;
         fs::set_permissions(folder.join("allowed"), fs::Permissions::from_mode(0o600))?;
         fs::create_dir_all("/run/sshd")?;
+        // Bash reads the user's settings for what comes by ssh, unless it is not the first
+        // shell: they are not what is measured.
         let config = format!(
             "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
              PermitRootLogin yes\nUsePAM no\nPasswordAuthentication no\nMaxStartups 500\nMaxSessions 500\n\
-             LogLevel ERROR\n",
+             LogLevel ERROR\nSetEnv SHLVL=5\n",
             at("host"),
             at("allowed")
         );
