@@ -216,7 +216,7 @@ async fn talk<F: Future<Output = ()>>(
     // As many as the gateway may have open at a time; they end with the link.
     let mut opened = JoinSet::new();
     if let Some(files) = &files {
-        opened.spawn(files::keep_tidy(Arc::clone(files)));
+        opened.spawn(streams::keep_files_tidy(hands.clone(), Arc::clone(files)));
     }
     let connection = link.connection.clone();
     loop {

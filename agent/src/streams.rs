@@ -185,21 +185,7 @@ async fn beside(
             return from_here(kind, send, receive, paused, files).await;
         }
     };
-    let job = Job {
-        kind: Some(of::Kind::Serve(ServeJob {
-            opening: Some(Opening { kind: Some(kind) }),
-            config: Inputs::of_this_process().config.display().to_string(),
-            host: files.host.clone(),
-            generation: files.generation,
-            roots: files
-                .roots
-                .iter()
-                .map(|it| it.display().to_string())
-                .collect(),
-            state_dir: files.state_dir.display().to_string(),
-            paused,
-        })),
-    };
+    let job = job(Some(Opening { kind: Some(kind) }), files, paused);
     let carried = async {
         let mut worker = worker;
         write_message(&mut worker, &job, 2 * MAX_FRAME, WITHIN)
@@ -212,6 +198,36 @@ async fn beside(
     }
     let _ = send.finish();
     let _ = tokio::time::timeout(WITHIN, send.stopped()).await;
+}
+
+fn job(opening: Option<Opening>, files: &files::Settings, paused: bool) -> Job {
+    let roots = files.roots.iter().map(|it| it.display().to_string());
+    Job {
+        kind: Some(of::Kind::Serve(ServeJob {
+            opening,
+            config: Inputs::of_this_process().config.display().to_string(),
+            host: files.host.clone(),
+            generation: files.generation,
+            roots: roots.collect(),
+            state_dir: files.state_dir.display().to_string(),
+            paused,
+        })),
+    }
+}
+
+/// Has a worker remove now and then what was left of uploads: the agent's sandbox keeps
+/// it from doing so itself.
+pub async fn keep_files_tidy(hands: Hands, files: Arc<files::Settings>) {
+    loop {
+        if files::has_notes(&files.state_dir)
+            && let Ok(mut worker) = hands.worker().await
+        {
+            // One that fails is tried again the next time.
+            let job = job(None, &files, false);
+            let _ = write_message(&mut worker, &job, 2 * MAX_FRAME, WITHIN).await;
+        }
+        tokio::time::sleep(files::SWEEP_EVERY).await;
+    }
 }
 
 async fn from_here(

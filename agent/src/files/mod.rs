@@ -38,8 +38,7 @@ use protocol::v1::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use parts::SWEEP_EVERY;
-pub use parts::sweep;
+pub use parts::{SWEEP_EVERY, has_notes, sweep};
 use place::Place;
 pub use place::Resolver;
 use refusal::{Answer, Refusal};
@@ -141,16 +140,6 @@ where
         () = take => {}
     }
     work.await.map_err(ServeError::Work)
-}
-
-/// Removes now and then what was left of uploads.
-pub async fn keep_tidy(settings: Arc<Settings>) {
-    loop {
-        let settings = Arc::clone(&settings);
-        // It neither panics nor is it missed when it does.
-        let _ = tokio::task::spawn_blocking(move || sweep(&settings)).await;
-        tokio::time::sleep(SWEEP_EVERY).await;
-    }
 }
 
 /// Brings what the gateway sends to the disk until the stream or the disk has enough.

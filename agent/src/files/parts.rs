@@ -26,7 +26,7 @@ use super::place::{Place, Spot};
 use super::refusal::{Refusal, to};
 
 /// How often to sweep.
-pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+pub const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// How long to wait for the rest of an upload: over a night, say.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Unfinished uploads at a time. Each was begun by somebody who may write files anyway;
@@ -112,7 +112,13 @@ pub(super) fn forget(state: &Path, transfer: &Transfer) {
     let _ = fs::remove_file(transfer.note(state));
 }
 
-/// Removes what was given up.
+/// Whether there is anything to sweep.
+pub fn has_notes(state_dir: &Path) -> bool {
+    fs::read_dir(state_dir.join(FOLDER)).is_ok_and(|mut notes| notes.next().is_some())
+}
+
+/// Removes what was given up. To be run where files can be removed: what cannot be is
+/// forgotten in the end.
 pub fn sweep(settings: &Settings) {
     let Ok(notes) = fs::read_dir(settings.state_dir.join(FOLDER)) else {
         return;

@@ -233,8 +233,8 @@ impl Watch {
             pid: pid.unsigned_abs(),
         });
         for (pipe, end) in self.pipes.iter_mut().zip([stdout, stderr]) {
-            let end = Receiver::from_owned_fd(end.into());
-            *pipe = Some(end.map_err(|error| format!("read from the program: {error}"))?);
+            // It runs: whatever fails from here on must not be told as not started.
+            *pipe = Receiver::from_owned_fd(end.into()).ok();
         }
         Ok(())
     }

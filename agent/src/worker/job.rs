@@ -48,7 +48,7 @@ pub struct RunJob {
 /// A stream to serve.
 #[derive(Clone, PartialEq, Message)]
 pub struct ServeJob {
-    /// Its first frame.
+    /// Its first frame. None: remove what was left of uploads, and that is all.
     #[prost(message, optional, tag = "1")]
     pub opening: Option<Opening>,
     /// Path of the agent's configuration, as it was started.

@@ -87,19 +87,21 @@ async fn serve(stream: UnixStream) -> io::Result<()> {
 
 /// Serves a stream as the agent would, but for its sandbox.
 async fn beside(job: ServeJob, read: OwnedReadHalf, mut write: OwnedWriteHalf) -> io::Result<()> {
-    let served = match job.opening.and_then(|opening| opening.kind) {
+    let settings = Arc::new(files::Settings {
+        host: job.host,
+        generation: job.generation,
+        roots: job.roots.into_iter().map(PathBuf::from).collect(),
+        state_dir: job.state_dir.into(),
+        paused: job.paused,
+        resolver: files::Resolver::Best,
+    });
+    let Some(opening) = job.opening else {
+        files::sweep(&settings);
+        return Ok(());
+    };
+    let served = match opening.kind {
         Some(opening::Kind::File(request)) => {
-            let settings = Arc::new(files::Settings {
-                host: job.host,
-                generation: job.generation,
-                roots: job.roots.into_iter().map(PathBuf::from).collect(),
-                state_dir: job.state_dir.into(),
-                paused: job.paused,
-                resolver: files::Resolver::Best,
-            });
-            let served = files::serve(request, read, write, Arc::clone(&settings)).await;
-            // The agent's own sandbox lets it remove nothing elsewhere.
-            files::sweep(&settings);
+            let served = files::serve(request, read, write, settings).await;
             served.map_err(|error| model::error_chain(&error))
         }
         Some(opening::Kind::Diagnose(request)) => {
