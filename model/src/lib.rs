@@ -24,6 +24,7 @@ pub mod ids;
 pub mod labels;
 pub mod names;
 pub mod permission;
+pub mod plugin;
 pub mod selector;
 pub mod tenancy;
 pub mod time;
