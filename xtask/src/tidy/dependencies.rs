@@ -43,6 +43,12 @@ pub(super) const HOUSE: Table = Table {
         ("link", Just(&["model", "protocol"])),
         ("gateway-core", Just(&["model", "protocol"])),
         ("gateway-store", Just(&["model"])),
+        ("plugin-host", Just(&["model"])),
+        ("egress", Just(&["model", "plugin-host"])),
+        (
+            "devkit",
+            Just(&["model", "release", "plugin-host", "egress"]),
+        ),
         (
             "gateway",
             Just(&[
@@ -53,6 +59,8 @@ pub(super) const HOUSE: Table = Table {
                 "release",
                 "gateway-core",
                 "gateway-store",
+                "plugin-host",
+                "egress",
             ]),
         ),
         ("agent-core", Just(&["model", "protocol"])),
@@ -76,13 +84,19 @@ pub(super) const HOUSE: Table = Table {
         // The bench runs the bare engine beside ours.
         ("redb", &["gateway-store", "bench"]),
         ("object_store", &["gateway-store"]),
+        // The bench runs bare calls beside ours.
+        ("wasmtime", &["plugin-host", "bench"]),
     ],
     never: &[
         (
             &["model", "protocol", "api", "gateway-core", "agent-core"],
             &["tokio", "quinn", "axum", "rand"],
         ),
-        (&["gateway-store"], &["axum", "quinn"]),
+        (
+            &["gateway-store", "plugin-host", "egress"],
+            &["axum", "quinn"],
+        ),
+        (&["plugin-host", "egress"], &["gateway-store", "redb"]),
         (
             &["agent", "cli"],
             &["gateway", "gateway-core", "gateway-store", "redb", "axum"],

@@ -1,0 +1,3 @@
+//! `loopback-plugin`: what an author of plugins works with.
+
+fn main() {}
