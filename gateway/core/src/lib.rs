@@ -16,6 +16,8 @@
 //! * [`pause`]: did the gateway itself stand still;
 //! * [`host`], [`identity`], [`seen`]: what becomes of a host, of its identity, of
 //!   what was observed of it;
+//! * [`policy`]: what several policies say together;
+//! * [`signal`]: what happened, carried to other systems;
 //! * [`refuse`]: the words of a refusal.
 
 pub mod admission;
@@ -28,6 +30,8 @@ pub mod install;
 pub mod join;
 pub mod liveness;
 pub mod pause;
+pub mod policy;
 pub mod refuse;
 pub mod seen;
 pub mod session;
+pub mod signal;
