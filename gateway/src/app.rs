@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::rate::{Limits, Quota};
 use crate::releases::Releases;
 use crate::scrape::Scrapes;
+use crate::signal::outbox::Outbox;
 use crate::state::catalog::Catalog;
 use crate::state::records::RestoredRecordV1;
 use crate::tasks::Tasks;
@@ -72,6 +73,8 @@ pub struct App {
     pub transfers: Arc<Transfers>,
     /// What followers of a workspace are told.
     pub events: EventHub,
+    /// What notifiers are told.
+    pub outbox: Outbox,
     /// When API keys were used, until it is written down.
     pub key_uses: KeyUses,
     /// Limits on attempts and requests.
@@ -131,7 +134,8 @@ impl App {
 
     /// Like [`App::commit`], with the store's own refusals apart, for callers that
     /// know what a conflict means.
-    pub async fn try_commit(&self, batch: Batch) -> Result<Result<Rev, CommitError>> {
+    pub async fn try_commit(&self, mut batch: Batch) -> Result<Result<Rev, CommitError>> {
+        self.outbox.add_to(&mut batch);
         let entries = batch.audit_entries() as u64;
         let rev = match self.store.commit(batch).await {
             Ok(rev) => rev,

@@ -39,6 +39,7 @@ pub mod refusals;
 pub mod releases;
 pub mod scrape;
 pub mod serve;
+pub mod signal;
 pub mod state;
 pub mod tasks;
 pub mod transfer;

@@ -62,6 +62,7 @@ pub async fn write(app: &App, scope: Scope, entry: Entry) {
         Scope::Workspace { workspace, .. } => entry.in_workspace(workspace, &mut batch),
         Scope::Deployment | Scope::Project { .. } => entry.in_deployment(&mut batch),
     }
+    app.outbox.add_to(&mut batch);
     // The refusal stands whether or not it could be written down.
     if let Err(error) = app.store.commit(batch).await {
         tracing::warn!(error = %error, "a refusal could not be written to the audit trail");

@@ -42,6 +42,7 @@ use crate::metrics::Metrics;
 use crate::reconcile;
 use crate::releases::Releases;
 use crate::scrape::Scrapes;
+use crate::signal::outbox::Outbox;
 use crate::state::catalog::Catalog;
 use crate::state::records::RestoredRecordV1;
 use crate::tasks::{Failure, Tasks};
@@ -152,6 +153,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         diagnoses: Arc::default(),
         transfers: Arc::default(),
         events: EventHub::new(u64::from_be_bytes(crate::keys::random())),
+        outbox: Outbox::default(),
         key_uses: KeyUses::default(),
         rates: Rates::new(&config),
         handshakes: Arc::default(),

@@ -19,6 +19,7 @@ use model::ids::{
     AgentTokenId, ApiKeyId, CommandId, HostId, ProjectId, RoleBindingId, RoleId, UserId,
     WorkspaceId,
 };
+use model::names::Name;
 use model::tenancy::Scope;
 use tokio::sync::watch;
 
@@ -26,6 +27,8 @@ use super::authorities::Authorities;
 use super::command_records::CommandRecordV1;
 use super::facts::{KeptFacts, keep_facts};
 use super::records::*;
+use crate::signal::queue::Queue;
+use crate::signal::records::{SignalRecordV1, SignalSinkRecordV1};
 
 /// A mirrored record and its revision.
 #[derive(Clone, Debug)]
@@ -69,6 +72,10 @@ pub struct Tables {
     pub facts: HashMap<HostId, KeptFacts>,
     /// Commands.
     pub commands: BTreeMap<CommandId, Kept<CommandRecordV1>>,
+    /// Events that wait for notifiers.
+    pub signals: Queue,
+    /// How far notifiers are, by their names.
+    pub sinks: BTreeMap<Name, Kept<SignalSinkRecordV1>>,
     /// Whether the first run is over.
     pub claimed: bool,
 
@@ -225,6 +232,7 @@ pub struct Catalog {
     access_epoch: watch::Sender<u64>,
     changed_hosts: watch::Sender<u64>,
     changed_commands: watch::Sender<u64>,
+    changed_signals: watch::Sender<u64>,
     host_changes: tokio::sync::broadcast::Sender<HostId>,
 }
 
@@ -238,6 +246,7 @@ impl Default for Catalog {
             access_epoch: watch::Sender::new(0),
             changed_hosts: watch::Sender::new(0),
             changed_commands: watch::Sender::new(0),
+            changed_signals: watch::Sender::new(0),
             host_changes: tokio::sync::broadcast::Sender::new(HOST_CHANGES_KEPT),
         }
     }
@@ -264,6 +273,11 @@ impl Catalog {
         self.changed_commands.subscribe()
     }
 
+    /// Moves whenever there are more events for notifiers, or a notifier has got some.
+    pub fn signals_epoch(&self) -> watch::Receiver<u64> {
+        self.changed_signals.subscribe()
+    }
+
     /// Every host that changes, from now on. Lossy for the slow: read all then.
     pub fn host_changes(&self) -> tokio::sync::broadcast::Receiver<HostId> {
         self.host_changes.subscribe()
@@ -283,6 +297,8 @@ impl Catalog {
             all_of::<HostSeenRecordV1>(),
             all_of::<HostFactsRecordV1>(),
             all_of::<CommandRecordV1>(),
+            all_of::<SignalRecordV1>(),
+            all_of::<SignalSinkRecordV1>(),
             all_of::<ClaimedRecordV1>(),
         ]
     }
@@ -297,6 +313,9 @@ impl Catalog {
         if touched.commands {
             self.changed_commands.send_modify(|epoch| *epoch += 1);
         }
+        if touched.signals {
+            self.changed_signals.send_modify(|epoch| *epoch += 1);
+        }
         for host in touched.hosts {
             // Nobody listening is fine.
             let _ = self.host_changes.send(host);
@@ -310,6 +329,7 @@ struct Touched {
     access: bool,
     thresholds: bool,
     commands: bool,
+    signals: bool,
     hosts: BTreeSet<HostId>,
 }
 
@@ -451,6 +471,14 @@ impl Tables {
                 );
                 touched.commands = true;
             }
+            SignalRecordV1::KIND => {
+                self.signals.take_in(id, item);
+                touched.signals = true;
+            }
+            SignalSinkRecordV1::KIND => {
+                keep(&mut self.sinks, key, id, item);
+                touched.signals = true;
+            }
             ClaimedRecordV1::KIND => self.claimed = item.is_some(),
             _ => {}
         }
@@ -489,6 +517,12 @@ impl Tables {
                 .commands
                 .keys()
                 .map(key_of::<CommandRecordV1>)
+                .collect(),
+            SignalRecordV1::KIND => self.signals.keys().collect(),
+            SignalSinkRecordV1::KIND => self
+                .sinks
+                .keys()
+                .map(key_of::<SignalSinkRecordV1>)
                 .collect(),
             _ => Vec::new(),
         }

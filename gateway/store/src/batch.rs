@@ -111,6 +111,24 @@ impl Batch {
         self.ops.is_empty() && self.audit.is_empty()
     }
 
+    /// How many keys it changes.
+    pub fn keys(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// What it writes, in the order of the keys.
+    pub fn puts(&self) -> impl Iterator<Item = (&Key, &Bytes)> {
+        self.ops.iter().filter_map(|(key, op)| match op {
+            Op::Put { value, .. } => Some((key, value)),
+            Op::Delete => None,
+        })
+    }
+
+    /// The audit entries, in order.
+    pub fn audited(&self) -> impl Iterator<Item = &AuditDraft> {
+        self.audit.iter()
+    }
+
     /// How many audit entries it has.
     pub fn audit_entries(&self) -> usize {
         self.audit.len()
@@ -121,7 +139,8 @@ impl Batch {
         self
     }
 
-    pub(crate) fn bytes(&self) -> usize {
+    /// Keys, values and audit bodies together.
+    pub fn bytes(&self) -> usize {
         let op_bytes = |(key, op): (&Key, &Op)| {
             key.as_bytes().len()
                 + match op {

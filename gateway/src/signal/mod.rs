@@ -1,0 +1,18 @@
+//! What happens, told to other systems through notifier plugins.
+//!
+//! ```text
+//! commit ──► outbox: the same batch carries the event ──► catalog (in the order of commits)
+//!                                                              │ one task per notifier
+//!                                                              ▼
+//!                                             plugin ──► settled: cursor on, or dead letter
+//! ```
+//!
+//! An event is written in the batch that makes it true, so it exists exactly if what it tells
+//! happened, whatever crashes. [`outbox`] derives it from what the batch carries anyway (a host's
+//! history and audit entries): nobody who changes something has to remember it,
+//! and nothing is written while no notifier is enabled.
+
+pub mod delivery;
+pub mod outbox;
+pub mod queue;
+pub mod records;
