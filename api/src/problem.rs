@@ -3,7 +3,7 @@
 //! The code is the promise; programs switch on it. Title and status follow from
 //! the code. The detail is for the person, and says what to do.
 
-use model::ids::RequestId;
+use model::ids::{ApprovalId, RequestId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,9 @@ pub struct Problem {
     /// Try again after this long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// What waits for approval; repeat the same request once it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalId>,
     /// Quote this to your operator; it is in the gateway's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
@@ -43,6 +46,7 @@ impl Problem {
             detail: detail.into(),
             field: None,
             retry_after_ms: None,
+            approval: None,
             request_id: None,
         }
     }
@@ -85,6 +89,10 @@ problems! {
     Forbidden "forbidden" 403 "the caller lacks a permission",
     /// Somebody tried to give more than they have.
     ExceedsMaker "exceeds_maker" 403 "nobody can give more than they have",
+    /// A policy says no.
+    PolicyDenied "policy_denied" 403 "a policy does not allow this now",
+    /// Somebody else must approve it first.
+    ApprovalRequired "approval_required" 403 "somebody else must approve this first",
     /// A web page of another origin made a browser send it.
     ForeignOrigin "foreign_origin" 403 "web pages of other origins are not served",
     /// Absent, or invisible to the caller: the two look the same.
@@ -125,6 +133,8 @@ problems! {
     ExporterFailed "exporter_failed" 502 "the host gave no metrics",
     /// The host has no link at the moment.
     HostNotLinked "host_not_linked" 503 "the host is not connected",
+    /// A policy that must be asked does not answer.
+    PolicyUnavailable "policy_unavailable" 503 "a policy that must be asked does not answer",
     /// Not now.
     Unavailable "unavailable" 503 "the gateway cannot do this at the moment",
     /// The request took too long.

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod agent_token;
+pub mod approval;
 pub mod audit;
 pub mod certificate_authority;
 pub mod command;
@@ -16,8 +17,8 @@ pub mod tenancy;
 
 use model::diagnose::Section;
 use model::ids::{
-    AgentTokenId, ApiKeyId, CommandId, HostId, ProjectId, RoleBindingId, RoleId, UserId,
-    WorkspaceId,
+    AgentTokenId, ApiKeyId, ApprovalId, CommandId, HostId, ProjectId, RoleBindingId, RoleId,
+    UserId, WorkspaceId,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,7 @@ pub fn operations() -> Vec<Operation> {
         access::operations(),
         tenancy::operations(),
         agent_token::operations(),
+        approval::operations(),
         host::operations(),
         monitoring::operations(),
         command::operations(),
@@ -58,6 +60,8 @@ macro_rules! paths {
 }
 
 paths! {
+    /// Something that waits for approval.
+    OfApproval { workspace: WorkspaceId, approval: ApprovalId }
     /// One user.
     OfUser { user: UserId }
     /// One API key of the caller.

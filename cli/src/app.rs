@@ -61,6 +61,9 @@ pub struct Globals {
         value_name = "ID"
     )]
     pub ticket: Option<String>,
+    /// Do it although a policy forbids it, for this reason; everybody sees it
+    #[arg(long, global = true, value_name = "REASON")]
+    pub break_glass: Option<String>,
     /// Tell every call on standard error
     #[arg(long, short, global = true)]
     pub verbose: bool,
@@ -124,6 +127,7 @@ impl App {
             .trust(connection.trust.clone())
             .api_key(connection.api_key.clone())
             .ticket(self.ticket()?)
+            .break_glass(self.break_glass()?)
             .timeout(self.globals.call_timeout);
         if self.globals.verbose {
             builder = builder.observe(Arc::new(tell));
@@ -140,16 +144,25 @@ impl App {
         else {
             return Ok(None);
         };
-        if ticket.len() <= 128
-            && ticket
-                .bytes()
-                .all(|byte| byte == b' ' || byte.is_ascii_graphic())
-        {
+        if fits_a_header(&ticket, 128) {
             Ok(Some(ticket))
         } else {
             Err(Failure::Usage(
                 "a ticket has at most 128 printable ASCII characters".to_owned(),
             ))
+        }
+    }
+
+    fn break_glass(&self) -> Result<Option<String>, Failure> {
+        let reason = self.globals.break_glass.clone();
+        match &reason {
+            Some(text) if text.trim().is_empty() || !fits_a_header(text, 256) => {
+                Err(Failure::Usage(
+                    "a reason to break the glass has 1 to 256 printable ASCII characters"
+                        .to_owned(),
+                ))
+            }
+            Some(_) | None => Ok(reason),
         }
     }
 
@@ -301,4 +314,9 @@ fn tell(exchange: &Exchange<'_>) {
         "{} {}: {outcome} in {took}{id}",
         exchange.method, exchange.url
     ));
+}
+
+fn fits_a_header(text: &str, most: usize) -> bool {
+    let printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    text.len() <= most && text.bytes().all(printable)
 }

@@ -231,6 +231,13 @@ impl Failure {
                     "store a valid API key with `loopback login`, or set LOOPBACK_API_KEY"
                         .to_owned(),
                 ),
+                "policy_denied" => Some(
+                    "in an emergency, whoever may break the glass can: --break-glass REASON"
+                        .to_owned(),
+                ),
+                "approval_required" => problem.approval.map(|approval| {
+                    format!("somebody else: loopback approval approve {approval}; then repeat this")
+                }),
                 "forbidden" => Some("`loopback whoami` shows what this key may do".to_owned()),
                 "internal" => {
                     Some("the gateway's log has the cause under the request id".to_owned())
@@ -258,6 +265,9 @@ fn describe_problem(text: &mut String, problem: &Problem) {
             "\n  try again in: {}",
             crate::output::duration_text(wait)
         );
+    }
+    if let Some(id) = problem.approval {
+        let _ = write!(text, "\n  approval: {id}");
     }
     if let Some(id) = problem.request_id {
         let _ = write!(text, "\n  request id: {id}");

@@ -16,6 +16,7 @@ use gateway_core::identity::Fence;
 use gateway_store::{Batch, CommitError, Mirror, Rev, Store};
 use model::Timestamp;
 use model::ids::{ApiKeyId, DeploymentId, HostId};
+use tokio::sync::watch;
 
 use crate::ca::CertificateAuthority;
 use crate::command::Commands;
@@ -27,9 +28,11 @@ use crate::keys::{OwnerSecret, ServerKeys};
 use crate::link::registry::Links;
 use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
+use crate::policy::Policies;
 use crate::rate::{Limits, Quota};
 use crate::releases::Releases;
 use crate::scrape::Scrapes;
+use crate::signal::delivery::Notifiers;
 use crate::signal::outbox::Outbox;
 use crate::state::catalog::Catalog;
 use crate::state::records::RestoredRecordV1;
@@ -73,8 +76,12 @@ pub struct App {
     pub transfers: Arc<Transfers>,
     /// What followers of a workspace are told.
     pub events: EventHub,
+    /// Policies that are enabled.
+    pub policies: Policies,
     /// What notifiers are told.
     pub outbox: Outbox,
+    /// Notifiers that are enabled; nothing until that is known, some time after the start.
+    pub notifiers: watch::Sender<Option<Notifiers>>,
     /// When API keys were used, until it is written down.
     pub key_uses: KeyUses,
     /// Limits on attempts and requests.

@@ -12,7 +12,7 @@ use api::{Access, Endpoint};
 use model::Timestamp;
 use model::access::Authority;
 use model::audit::Actor;
-use model::ids::{ApiKeyId, ProjectId, WorkspaceId};
+use model::ids::{ApiKeyId, HostId, ProjectId, WorkspaceId};
 use model::tenancy::{Environment, Scope};
 use model::token::Secret;
 
@@ -152,6 +152,8 @@ pub struct Target {
     pub workspace: Option<WorkspaceId>,
     /// `{project}`.
     pub project: Option<ProjectId>,
+    /// `{host}`, in the workspace or not.
+    pub host: Option<HostId>,
 }
 
 /// Why an authenticated caller may not.

@@ -10,6 +10,7 @@ use api::ProblemCode;
 use gateway_store::{
     CommitError, EncodeError, KeyError, ReadError, RecordError, Unavailable, WaitError,
 };
+use model::ids::ApprovalId;
 
 /// A refused or failed request.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -23,6 +24,8 @@ pub struct Error {
     pub field: Option<&'static str>,
     /// Try again after this long.
     pub retry_after: Option<Duration>,
+    /// What waits for approval.
+    pub approval: Option<ApprovalId>,
 }
 
 /// What services answer with.
@@ -36,6 +39,7 @@ impl Error {
             detail: detail.into(),
             field: None,
             retry_after: None,
+            approval: None,
         }
     }
 

@@ -33,6 +33,7 @@ pub mod keys;
 pub mod link;
 pub mod log;
 pub mod metrics;
+pub mod policy;
 pub mod rate;
 pub mod reconcile;
 pub mod refusals;

@@ -24,6 +24,7 @@ use gateway_store::{Mirror, OpenOptions, Read, RedbStore, Store, fetch};
 use model::Timestamp;
 use model::ids::DeploymentId;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::app::{App, Rates, wall_clock};
 use crate::backup;
@@ -39,9 +40,11 @@ use crate::link::listener;
 use crate::link::registry::Links;
 use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
+use crate::policy::Policies;
 use crate::reconcile;
 use crate::releases::Releases;
 use crate::scrape::Scrapes;
+use crate::signal;
 use crate::signal::outbox::Outbox;
 use crate::state::catalog::Catalog;
 use crate::state::records::RestoredRecordV1;
@@ -153,7 +156,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         diagnoses: Arc::default(),
         transfers: Arc::default(),
         events: EventHub::new(u64::from_be_bytes(crate::keys::random())),
+        policies: Policies::default(),
         outbox: Outbox::default(),
+        notifiers: watch::Sender::new(None),
         key_uses: KeyUses::default(),
         rates: Rates::new(&config),
         handshakes: Arc::default(),
@@ -169,6 +174,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     });
     let (endpoints, renewal) = listen_quic(&app, address)?;
     reconcile::spawn(&app);
+    signal::spawn(&app);
     app.tasks
         .spawn_critical("commands", command::run(Arc::clone(&app)));
     app.tasks

@@ -133,6 +133,8 @@ ids! {
     CommandId "cmd" "command";
     /// One HTTP request, for correlation in logs and audit.
     RequestId "req" "request";
+    /// Something that others must approve first.
+    ApprovalId "apr" "approval";
 }
 
 /// Crockford base32 without i, l, o, u, in lower case.

@@ -117,6 +117,12 @@ permissions! {
     WorkspaceAuditRead "project.workspace.audit.read",
     /// Export the audit trail of a workspace.
     WorkspaceAuditExport "project.workspace.audit.export",
+    /// See what waits for approval in a workspace.
+    WorkspaceApprovalList "project.workspace.approval.list",
+    /// Approve or refuse what others ask for in a workspace.
+    WorkspaceApprovalDecide "project.workspace.approval.decide",
+    /// Do what policies forbid, in an emergency, with a reason that everybody sees.
+    WorkspaceBreakGlass "project.workspace.break_glass",
     /// Read the key that verifies an export of a workspace's trail.
     WorkspaceAuditKeyRead "project.workspace.audit.key.read",
 

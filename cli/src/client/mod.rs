@@ -65,6 +65,7 @@ pub struct Client {
     base: BaseUrl,
     key: Option<Secret<ApiKeyId>>,
     ticket: Option<String>,
+    break_glass: Option<String>,
     patience: Patience,
     agent: Agent,
     observe: Option<Observer>,
@@ -94,6 +95,7 @@ pub struct Builder {
     trust: Trust,
     key: Option<Secret<ApiKeyId>>,
     ticket: Option<String>,
+    break_glass: Option<String>,
     timeout: Duration,
     patience: Patience,
     observe: Option<Observer>,
@@ -115,6 +117,12 @@ impl Builder {
     /// The ticket that the calls are made under, for the audit trail.
     pub fn ticket(mut self, ticket: Option<String>) -> Self {
         self.ticket = ticket;
+        self
+    }
+
+    /// Why policies are not to be obeyed, in an emergency.
+    pub fn break_glass(mut self, reason: Option<String>) -> Self {
+        self.break_glass = reason;
         self
     }
 
@@ -161,6 +169,7 @@ impl Builder {
             base: self.base,
             key: self.key,
             ticket: self.ticket,
+            break_glass: self.break_glass,
             patience: self.patience,
             agent,
             observe: self.observe,
@@ -176,6 +185,7 @@ impl Client {
             trust: Trust::System,
             key: None,
             ticket: None,
+            break_glass: None,
             timeout: Duration::from_secs(30),
             patience: Patience::default(),
             observe: None,
@@ -371,6 +381,9 @@ impl Client {
         }
         if let Some(ticket) = &self.ticket {
             request = request.header("x-loopback-ticket", ticket);
+        }
+        if let Some(reason) = &self.break_glass {
+            request = request.header("x-loopback-break-glass", reason);
         }
         if let Some(key) = &call.idempotency_key {
             request = request.header("idempotency-key", key);

@@ -114,6 +114,9 @@ impl Client {
         if let Some(ticket) = &self.ticket {
             request = request.header("x-loopback-ticket", ticket);
         }
+        if let Some(reason) = &self.break_glass {
+            request = request.header("x-loopback-break-glass", reason);
+        }
         for (name, value) in fields {
             request = request.header(*name, value);
         }

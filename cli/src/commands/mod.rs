@@ -4,6 +4,7 @@
 mod access;
 mod agent_token;
 mod api_key;
+mod approval;
 mod audit;
 mod certificate_authority;
 mod command;
@@ -74,6 +75,9 @@ enum Command {
     /// Agent tokens: what hosts join with
     #[command(subcommand, name = "token")]
     AgentToken(agent_token::Command),
+    /// What a policy allows only when others agree
+    #[command(subcommand)]
+    Approval(approval::Command),
     /// Projects hold workspaces
     #[command(subcommand)]
     Project(project::Command),
@@ -136,6 +140,7 @@ impl Cli {
             Command::Cp(command) => cp::run(&mut app, *command),
             Command::Events(command) => event::run(&mut app, &command),
             Command::AgentToken(command) => agent_token::run(&mut app, command),
+            Command::Approval(command) => approval::run(&mut app, command),
             Command::Project(command) => project::run(&mut app, command),
             Command::Workspace(command) => workspace::run(&mut app, command),
             Command::User(command) => user::run(&mut app, command, model_user_kind(false)),

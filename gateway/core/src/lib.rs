@@ -17,10 +17,12 @@
 //! * [`host`], [`identity`], [`seen`]: what becomes of a host, of its identity, of
 //!   what was observed of it;
 //! * [`policy`]: what several policies say together;
+//! * [`approval`]: what waits until others agree;
 //! * [`signal`]: what happened, carried to other systems;
 //! * [`refuse`]: the words of a refusal.
 
 pub mod admission;
+pub mod approval;
 pub mod clone;
 pub mod command;
 pub mod diagnose;

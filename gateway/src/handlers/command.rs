@@ -17,6 +17,7 @@ use crate::command::{check, view};
 use crate::error::{Error, Result};
 use crate::http::call::Call;
 use crate::http::dispatch::{cursor, read_cursor};
+use crate::policy::{self, Permit};
 use crate::state::catalog::Kept;
 use crate::state::command_records::{
     CommandDefinitionRecordV1, CommandRecordV1, CommandTargetsRecordV1, TARGETS_IN_ONE,
@@ -71,6 +72,11 @@ pub async fn create_command(app: Arc<App>, call: Call<CreateCommandRecord>) -> R
             "the targets are not the ones that were shown any more: look at them again",
         ));
     }
+    // Without its timers: when the same person asks the same again, they have moved.
+    let mut what = call.body.clone();
+    what.timers = Timers::default();
+    let what = serde_json::to_vec(&what).map_err(|error| Error::internal(&error))?;
+    let permit = policy::on_hosts(&app, &call.proof, &call.meta, &hosts, &what).await?;
     let new = New {
         id,
         definition,
@@ -78,6 +84,7 @@ pub async fn create_command(app: Arc<App>, call: Call<CreateCommandRecord>) -> R
         valid_until,
         waits_for_hosts,
         retry_of: None,
+        permit,
     };
     make(app, call, new).await
 }
@@ -89,6 +96,7 @@ struct New {
     valid_until: model::Timestamp,
     waits_for_hosts: bool,
     retry_of: Option<CommandId>,
+    permit: Permit,
 }
 
 async fn make<E: Endpoint<Reply = Command>>(
@@ -104,7 +112,11 @@ async fn make<E: Endpoint<Reply = Command>>(
         created_by: call.origin().by().unwrap_or_default(),
         ticket: call.meta.ticket.clone(),
         created_at: call.meta.now,
-        valid_until: new.valid_until,
+        // What policies permit for a time does not start after it.
+        valid_until: new
+            .permit
+            .until()
+            .map_or(new.valid_until, |until| until.min(new.valid_until)),
         waits_for_hosts: new.waits_for_hosts,
         retry_of: new.retry_of,
         cancelled: false,
@@ -301,6 +313,8 @@ pub async fn retry_command(app: Arc<App>, call: Call<RetryCommandRuns>) -> Resul
         })?;
         definition.sealed_secrets = Some(app.keys.seal(id.to_string().as_bytes(), &plain));
     }
+    let what = format!("{} {:?}", record.id, call.body.which);
+    let permit = policy::on_hosts(&app, &call.proof, &call.meta, &hosts, what.as_bytes()).await?;
     let own = record.valid_until.since(record.created_at);
     let timers = Timers {
         valid_until: call.body.valid_until,
@@ -318,6 +332,7 @@ pub async fn retry_command(app: Arc<App>, call: Call<RetryCommandRuns>) -> Resul
         },
         waits_for_hosts: asked || record.waits_for_hosts,
         retry_of: Some(record.id),
+        permit,
     };
     make(app, call, new).await
 }

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod agent_token;
+pub mod approval;
 pub mod audit;
 pub mod certificate_authority;
 pub mod command;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::app::App;
 use crate::auth::Proof;
 use crate::error::Result;
+use crate::policy::Permit;
 use crate::state::change::{Entry, Origin};
 use crate::state::records::IdempotencyRecordV1;
 
@@ -24,6 +25,8 @@ pub struct Meta {
     pub source: Option<IpAddr>,
     /// `X-Loopback-Ticket`, for the audit trail.
     pub ticket: Option<String>,
+    /// `X-Loopback-Break-Glass`: why policies are not to be obeyed.
+    pub break_glass: Option<String>,
     /// When it arrived.
     pub now: Timestamp,
 }
@@ -40,6 +43,8 @@ pub struct Call<E: Endpoint> {
     pub body: E::Body,
     /// What is known of every request.
     pub meta: Meta,
+    /// What policies say, where they are asked before the handler.
+    pub permit: Permit,
     /// Where to remember the answer, when the caller may repeat the request.
     pub remember: Option<Remember>,
 }

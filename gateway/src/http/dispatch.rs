@@ -43,6 +43,7 @@ use super::server::{ClientAddr, LocalAdmin, Standing};
 use crate::app::App;
 use crate::auth::{self, Caller, Denied, Proof, Target};
 use crate::error::{Error, Result};
+use crate::policy::{self, Permit};
 use crate::state::records::IdempotencyRecordV1;
 
 /// Bytes of a body that a stranger may have us keep; the longest an operation that is open to
@@ -293,6 +294,7 @@ async fn prepare<E: Endpoint>(app: &App, request: Request) -> Result<Prepared<E>
     let meta = meta(app, &parts);
     let caller = identify(app, &parts, &meta).await?;
     let (path, target) = path_of::<E>(&mut parts).await?;
+    let host = target.host;
     let proof = prove::<E>(app, &caller, target, &meta).await?;
     // A path that reads as text but not as its ids names nothing.
     let path = path.ok_or_else(|| Error::not_found("thing"))?;
@@ -310,12 +312,16 @@ async fn prepare<E: Endpoint>(app: &App, request: Request) -> Result<Prepared<E>
                 query,
                 body,
                 meta,
+                // Nothing is done again.
+                permit: Permit::replayed(),
                 remember: None,
             },
             replay: Some(reply),
         });
     }
     let body = parse_body::<E>(&bytes)?;
+    let uri = parts.uri.path_and_query().map_or("", |it| it.as_str());
+    let permit = policy::before_handler::<E>(app, &proof, &meta, host, &bytes, uri).await?;
     Ok(Prepared {
         call: Call {
             proof,
@@ -323,6 +329,7 @@ async fn prepare<E: Endpoint>(app: &App, request: Request) -> Result<Prepared<E>
             query,
             body,
             meta,
+            permit,
             remember,
         },
         replay: None,
@@ -369,6 +376,10 @@ fn meta(app: &App, parts: &Parts) -> Meta {
             .unwrap_or_else(|| app.new_id(RequestId::new)),
         source: source.filter(|_| !local),
         ticket: ticket.map(|ticket| model::names::clean(ticket, 128)),
+        break_glass: parts
+            .headers
+            .get(policy::BREAK_GLASS)
+            .map(|value| model::names::clean(&String::from_utf8_lossy(value.as_bytes()), 256)),
         now: app.now(),
     }
 }
@@ -456,6 +467,7 @@ async fn path_of<E: Endpoint>(parts: &mut Parts) -> Result<(Option<E::Path>, Tar
         (workspace, project) => Target {
             workspace: workspace.and_then(Result::ok),
             project: project.and_then(Result::ok),
+            host: text("host").and_then(|host| host.parse().ok()),
         },
     };
     Ok((serde_json::from_value(Value::Object(fields)).ok(), target))

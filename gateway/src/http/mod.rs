@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use api::v1::access::*;
 use api::v1::agent_token::*;
+use api::v1::approval::*;
 use api::v1::audit::*;
 use api::v1::certificate_authority::*;
 use api::v1::command::*;
@@ -26,8 +27,8 @@ use axum::Router;
 
 use crate::app::App;
 use crate::handlers::{
-    access, agent_token, audit, certificate_authority, command, command_follow, diagnose, event,
-    file, host, monitoring, people, system, tenancy,
+    access, agent_token, approval, audit, certificate_authority, command, command_follow, diagnose,
+    event, file, host, monitoring, people, system, tenancy,
 };
 use crate::link::carrier;
 use dispatch::Routes;
@@ -80,6 +81,9 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded::<GetWorkspace, _, _>(tenancy::get_workspace)
         .guarded::<UpdateWorkspaceRecord, _, _>(tenancy::update_workspace)
         .guarded::<DeleteWorkspace, _, _>(tenancy::delete_workspace)
+        .guarded::<ListApprovals, _, _>(approval::list_approvals)
+        .guarded::<GetApproval, _, _>(approval::get_approval)
+        .guarded::<DecideApproval, _, _>(approval::decide_approval)
         .guarded::<ListAgentTokens, _, _>(agent_token::list_agent_tokens)
         .guarded::<CreateAgentTokenRecord, _, _>(agent_token::create_agent_token)
         .guarded::<GetAgentToken, _, _>(agent_token::get_agent_token)

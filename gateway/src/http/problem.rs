@@ -18,6 +18,7 @@ pub fn respond(error: &Error, request_id: Option<RequestId>) -> Response<Body> {
         retry_after_ms: error
             .retry_after
             .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+        approval: error.approval,
         request_id,
         ..Problem::new(error.code, error.detail.clone())
     };

@@ -12,6 +12,7 @@ use model::ids::HostId;
 use crate::app::App;
 use crate::command::retention;
 use crate::error::Result;
+use crate::policy::records::ApprovalRecordV1;
 use crate::state::change::{Origin, history};
 use crate::state::edit::{edit, edit_host};
 use crate::state::records::{
@@ -26,6 +27,8 @@ const SLOWLY: Duration = Duration::from_secs(60);
 const COARSE: Duration = Duration::from_secs(600);
 /// Answers are remembered this long.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// Approvals are kept this long after their end.
+const APPROVALS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Entries kept of a host's history.
 const HISTORY_KEPT: usize = 2000;
 /// Deletes in one batch.
@@ -127,6 +130,7 @@ async fn slowly(app: &App) -> Result<()> {
     key_uses(app).await?;
     last_seen(app).await?;
     prune_answers(app).await?;
+    prune_approvals(app).await?;
     prune_histories(app).await?;
     retention::forget_old(app).await
 }
@@ -202,6 +206,20 @@ async fn prune_answers(app: &App) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+async fn prune_approvals(app: &App) -> Result<()> {
+    let horizon = app.now().saturating_sub(APPROVALS_KEPT);
+    let old: Vec<Key> = {
+        let tables = app.catalog.read();
+        let old = tables
+            .approvals
+            .values()
+            .filter(|approval| approval.expires_at < horizon);
+        old.map(|approval| key_of::<ApprovalRecordV1>(approval.id))
+            .collect()
+    };
+    delete(app, &old).await
 }
 
 /// Cuts histories that have grown long. Only linked hosts' histories grow; a

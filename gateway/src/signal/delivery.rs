@@ -80,7 +80,7 @@ struct Attempt {
 type Attempts = FuturesUnordered<BoxFuture<'static, Attempt>>;
 
 /// Runs until the gateway stops.
-pub async fn run(app: Arc<App>, mut notifiers: watch::Receiver<Notifiers>) {
+pub async fn run(app: Arc<App>, mut notifiers: watch::Receiver<Option<Notifiers>>) {
     let mut events = app.catalog.signals_epoch();
     let mut attempts = Attempts::new();
     let mut busy = BTreeSet::new();
@@ -88,12 +88,15 @@ pub async fn run(app: Arc<App>, mut notifiers: watch::Receiver<Notifiers>) {
         let now = app.now();
         let present = notifiers.borrow_and_update().clone();
         events.borrow_and_update();
-        let next = match begin(&app, &present, &mut busy, &attempts, now).await {
-            Ok(next) => next,
-            Err(error) => {
-                tracing::warn!(error = %error, "notifiers cannot be looked after yet");
-                None
-            }
+        let next = match &present {
+            None => None,
+            Some(present) => match begin(&app, present, &mut busy, &mut attempts, now).await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::warn!(error = %error, "notifiers cannot be looked after yet");
+                    None
+                }
+            },
         };
         let wait = next.map_or(IDLE, |next| next.since(now).min(IDLE));
         tokio::select! {
@@ -117,7 +120,7 @@ async fn begin(
     app: &Arc<App>,
     present: &Notifiers,
     busy: &mut BTreeSet<Name>,
-    attempts: &Attempts,
+    attempts: &mut Attempts,
     now: Timestamp,
 ) -> Result<Option<Timestamp>> {
     introduce(app, present).await?;

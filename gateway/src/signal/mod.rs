@@ -16,3 +16,17 @@ pub mod delivery;
 pub mod outbox;
 pub mod queue;
 pub mod records;
+
+use std::sync::Arc;
+
+use crate::app::App;
+
+/// Begins to look after notifiers. Until it is known which are enabled, events are kept for
+/// those that were.
+pub fn spawn(app: &Arc<App>) {
+    let known = !app.catalog.read().sinks.is_empty();
+    app.outbox.set_wanted(known);
+    let notifiers = app.notifiers.subscribe();
+    app.tasks
+        .spawn_critical("signals", delivery::run(Arc::clone(app), notifiers));
+}

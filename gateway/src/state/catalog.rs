@@ -16,8 +16,8 @@ use gateway_store::{Change, Index, Item, Key, Prefix, Record, Rev};
 use model::access::{Authority, BUILT_IN_ROLES, Holding, Rule};
 use model::host::Membership;
 use model::ids::{
-    AgentTokenId, ApiKeyId, CommandId, HostId, ProjectId, RoleBindingId, RoleId, UserId,
-    WorkspaceId,
+    AgentTokenId, ApiKeyId, ApprovalId, CommandId, HostId, ProjectId, RoleBindingId, RoleId,
+    UserId, WorkspaceId,
 };
 use model::names::Name;
 use model::tenancy::Scope;
@@ -27,6 +27,7 @@ use super::authorities::Authorities;
 use super::command_records::CommandRecordV1;
 use super::facts::{KeptFacts, keep_facts};
 use super::records::*;
+use crate::policy::records::ApprovalRecordV1;
 use crate::signal::queue::Queue;
 use crate::signal::records::{SignalRecordV1, SignalSinkRecordV1};
 
@@ -72,6 +73,8 @@ pub struct Tables {
     pub facts: HashMap<HostId, KeptFacts>,
     /// Commands.
     pub commands: BTreeMap<CommandId, Kept<CommandRecordV1>>,
+    /// What waits for approval, or did.
+    pub approvals: BTreeMap<ApprovalId, Kept<ApprovalRecordV1>>,
     /// Events that wait for notifiers.
     pub signals: Queue,
     /// How far notifiers are, by their names.
@@ -182,6 +185,20 @@ impl Tables {
             return Some(built_in.rules());
         }
         self.roles.get(&role).map(|record| record.rules.clone())
+    }
+
+    /// Names of the roles that a user has at a scope, those from above included.
+    pub fn role_names_at(&self, user: UserId, scope: &Scope) -> Vec<String> {
+        let here = self
+            .bindings_of(user)
+            .filter(|binding| binding.scope.covers(scope));
+        let names: BTreeSet<String> = here
+            .filter_map(|binding| match built_in_role(binding.role) {
+                Some(built_in) => Some(built_in.name.to_owned()),
+                None => Some(self.roles.get(&binding.role)?.name.to_string()),
+            })
+            .collect();
+        names.into_iter().collect()
     }
 
     /// What a user's roles amount to.
@@ -297,6 +314,7 @@ impl Catalog {
             all_of::<HostSeenRecordV1>(),
             all_of::<HostFactsRecordV1>(),
             all_of::<CommandRecordV1>(),
+            all_of::<ApprovalRecordV1>(),
             all_of::<SignalRecordV1>(),
             all_of::<SignalSinkRecordV1>(),
             all_of::<ClaimedRecordV1>(),
@@ -471,6 +489,9 @@ impl Tables {
                 );
                 touched.commands = true;
             }
+            ApprovalRecordV1::KIND => {
+                keep(&mut self.approvals, key, id, item);
+            }
             SignalRecordV1::KIND => {
                 self.signals.take_in(id, item);
                 touched.signals = true;
@@ -517,6 +538,11 @@ impl Tables {
                 .commands
                 .keys()
                 .map(key_of::<CommandRecordV1>)
+                .collect(),
+            ApprovalRecordV1::KIND => self
+                .approvals
+                .keys()
+                .map(key_of::<ApprovalRecordV1>)
                 .collect(),
             SignalRecordV1::KIND => self.signals.keys().collect(),
             SignalSinkRecordV1::KIND => self
