@@ -317,10 +317,12 @@ mod tests {
                 MalformedRequest | BodyTooLarge | UnsupportedMediaType | Invalid
                 | RangeNotSatisfiable => 2,
                 NotFound | NoSuchExporter | Gone => 3,
-                Unauthenticated | Forbidden | ExceedsMaker | ForeignOrigin => 4,
+                Unauthenticated | Forbidden | ExceedsMaker | ForeignOrigin | PolicyDenied
+                | ApprovalRequired => 4,
                 Conflict | NameTaken | NotEmpty | IdempotencyMismatch => 5,
                 RateLimited
                 | Unavailable
+                | PolicyUnavailable
                 | HostNotLinked
                 | ExporterFailed
                 | Timeout

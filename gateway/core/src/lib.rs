@@ -5,7 +5,7 @@
 //! `wasm32-unknown-unknown`, which keeps I/O out.
 //!
 //! In the order in which a host meets them:
-//! * [`install`]: the installer script for a gateway;
+//! * [`install`]: the installer script for a gateway; [`installer`]: is one by a plugin fit for hosts;
 //! * [`admission`]: does an agent token let a host in;
 //! * [`join`]: is a host that proved an identity welcome;
 //! * [`clone`](mod@clone): is this the host, or a copy of it;
@@ -29,6 +29,7 @@ pub mod diagnose;
 pub mod host;
 pub mod identity;
 pub mod install;
+pub mod installer;
 pub mod join;
 pub mod liveness;
 pub mod pause;
