@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::diagnose::Diagnoses;
 use crate::error::Result;
 use crate::events::EventHub;
+use crate::installer::Installers;
 use crate::keys::{OwnerSecret, ServerKeys};
 use crate::link::registry::Links;
 use crate::link::strangers::Strangers;
@@ -76,6 +77,8 @@ pub struct App {
     pub transfers: Arc<Transfers>,
     /// What followers of a workspace are told.
     pub events: EventHub,
+    /// Installer plugins that are enabled.
+    pub installers: Installers,
     /// Policies that are enabled.
     pub policies: Policies,
     /// What notifiers are told.

@@ -29,6 +29,7 @@ pub mod events;
 pub mod files;
 pub mod handlers;
 pub mod http;
+pub mod installer;
 pub mod keys;
 pub mod link;
 pub mod log;

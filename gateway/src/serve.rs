@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::events::EventHub;
 use crate::files;
 use crate::http::{admin, routes, server};
+use crate::installer::Installers;
 use crate::keys::{OwnerSecret, ServerKeys};
 use crate::link::listener;
 use crate::link::registry::Links;
@@ -156,6 +157,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         diagnoses: Arc::default(),
         transfers: Arc::default(),
         events: EventHub::new(u64::from_be_bytes(crate::keys::random())),
+        installers: Installers::default(),
         policies: Policies::default(),
         outbox: Outbox::default(),
         notifiers: watch::Sender::new(None),

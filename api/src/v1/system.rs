@@ -6,6 +6,7 @@ use model::names::Name;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::InWorkspace;
 use super::people::CreatedApiKey;
 use crate::endpoint::{Raw, endpoints};
 
@@ -25,6 +26,10 @@ endpoints! {
     /// The installer script for this gateway.
     get_install_script GetInstallScript: GET "/v1/agent/install.sh",
         public "holds public values only; joining needs an agent token", query InstallOptions,
+        reply 200 as "text/x-shellscript" Raw, problems [NotFound, Invalid];
+    /// The installer script for hosts of one workspace.
+    get_workspace_install_script GetWorkspaceInstallScript: GET "/v1/workspaces/{workspace}/agent/install.sh",
+        public "holds public values only; joining needs an agent token", path InWorkspace, query InstallOptions,
         reply 200 as "text/x-shellscript" Raw, problems [NotFound, Invalid];
     /// One file of an agent release: the signed manifest, its signature, or a binary.
     get_agent_release_file GetAgentReleaseFile: GET "/v1/agent/releases/{channel}/{version}/{file}",

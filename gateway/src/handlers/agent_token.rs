@@ -232,9 +232,19 @@ fn created(
         token: token_view(record, now),
         secret: secret.reveal(),
         install: InstallInfo {
-            url: format!("{}{}", app.public_url, gateway_core::install::SCRIPT_PATH),
+            url: format!("{}{}", app.public_url, script_path(app, record.workspace)),
             pin: app.ca.https_pin(),
         },
+    }
+}
+
+/// The workspace's own path only where an installer plugin is meant for it: the other one is
+/// shorter to type.
+fn script_path(app: &App, workspace: WorkspaceId) -> String {
+    if app.installers.is_special(workspace) {
+        super::system::workspace_script_path(workspace)
+    } else {
+        gateway_core::install::SCRIPT_PATH.to_owned()
     }
 }
 

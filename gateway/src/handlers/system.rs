@@ -8,15 +8,16 @@ use axum::body::{Body, Bytes};
 use axum::http::Response;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::http::request::Parts;
-use gateway_core::install::{Binary, InstallParams, render};
+use gateway_core::install::{Binary, InstallParams, RELEASES_PATH, SCRIPT_PATH, render};
 use gateway_store::{Batch, Condition, Record as _};
-use model::ids::{RoleBindingId, UserId};
+use model::ids::{RoleBindingId, UserId, WorkspaceId};
 use model::tenancy::Scope;
 
 use super::people::{api_key_view, new_key, user_view};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::call::{Call, PublicCall};
+use crate::installer;
 use crate::state::catalog::built_in_role_id;
 use crate::state::names::{self, Namespace};
 use crate::state::records::{
@@ -152,43 +153,99 @@ pub async fn get_install_script(
     call: PublicCall<GetInstallScript>,
     _: Parts,
 ) -> Result<Response<Body>> {
-    let channel = call.query.channel.unwrap_or_default();
+    install_script(&app, None, SCRIPT_PATH.to_owned(), &call.query).await
+}
+
+/// The installer for hosts of a workspace.
+pub async fn get_workspace_install_script(
+    app: Arc<App>,
+    call: PublicCall<GetWorkspaceInstallScript>,
+    _: Parts,
+) -> Result<Response<Body>> {
+    let id = call.path.workspace;
+    let found = app.catalog.read().workspaces.get(&id).cloned();
+    let name = found
+        .ok_or_else(|| Error::not_found("workspace"))?
+        .name
+        .to_string();
+    let path = workspace_script_path(id);
+    install_script(&app, Some((id, name)), path, &call.query).await
+}
+
+/// Where the installer for hosts of a workspace is.
+pub fn workspace_script_path(workspace: WorkspaceId) -> String {
+    format!("/v1/workspaces/{workspace}/agent/install.sh")
+}
+
+async fn install_script(
+    app: &Arc<App>,
+    workspace: Option<(WorkspaceId, String)>,
+    script_path: String,
+    options: &InstallOptions,
+) -> Result<Response<Body>> {
+    let channel = options.channel.unwrap_or_default();
     let release = app
         .releases
         .channel(channel)
         .map_err(|error| no_release(channel, &error))?;
     let files = &release.manifest().files;
-    let binaries: Vec<_> = files
-        .iter()
-        .map(|file| Binary {
-            arch: &file.arch,
-            name: &file.name,
-            sha256: &file.sha256,
-            size: file.size,
-        })
-        .collect();
-    let keys = app.releases.public_keys();
-    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
-    let pin = app.ca.https_pin();
-    let params = InstallParams {
-        base_url: &app.public_url,
-        channel: channel.as_str(),
-        verbose: call.query.verbose.unwrap_or(false),
+    let input = installer::Input {
+        base_url: app.public_url.clone(),
+        channel: channel.as_str().to_owned(),
+        verbose: options.verbose.unwrap_or(false),
         production: app.config.production,
-        version: &release.manifest().version,
-        binaries: &binaries,
-        ca_pem: &app.ca.trust_bundle().to_pem(),
-        https_pin: Some(&pin),
-        release_keys: &keys,
+        workspace,
+        version: release.manifest().version.clone(),
+        binaries: files
+            .iter()
+            .map(|file| installer::Binary {
+                arch: file.arch.clone(),
+                name: file.name.clone(),
+                sha256: file.sha256.clone(),
+                size: file.size,
+            })
+            .collect(),
+        ca_pem: app.ca.trust_bundle().to_pem(),
+        https_pin: Some(app.ca.https_pin()),
+        release_keys: app.releases.public_keys(),
+        releases_path: RELEASES_PATH.to_owned(),
+        script_path,
     };
-    let script =
-        render(&params).map_err(|refused| Error::new(ProblemCode::Invalid, refused.to_string()))?;
+    // What plugins are given holds, too: the gateway's own installer refuses what does not.
+    let own = own_script(&input)?;
+    let script = installer::script(app, input, || Ok(own)).await?;
     let mut response = Response::new(Body::from(script));
     response.headers_mut().insert(
         CONTENT_TYPE,
         HeaderValue::from_static("text/x-shellscript; charset=utf-8"),
     );
     Ok(response)
+}
+
+fn own_script(input: &installer::Input) -> Result<String> {
+    let binaries: Vec<_> = input
+        .binaries
+        .iter()
+        .map(|binary| Binary {
+            arch: &binary.arch,
+            name: &binary.name,
+            sha256: &binary.sha256,
+            size: binary.size,
+        })
+        .collect();
+    let release_keys: Vec<_> = input.release_keys.iter().map(String::as_str).collect();
+    let params = InstallParams {
+        base_url: &input.base_url,
+        channel: &input.channel,
+        verbose: input.verbose,
+        production: input.production,
+        version: &input.version,
+        binaries: &binaries,
+        ca_pem: &input.ca_pem,
+        https_pin: input.https_pin.as_deref(),
+        release_keys: &release_keys,
+    };
+    render(&params).map_err(|refused| Error::new(ProblemCode::Invalid, refused.to_string()))
 }
 
 /// One file of a release. The name is looked up in the verified manifest; it is

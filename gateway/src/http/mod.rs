@@ -42,6 +42,7 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded_raw::<GetMetrics, _, _>(system::get_metrics)
         .public::<ClaimFirstRun, _, _>(system::claim_first_run)
         .public_raw::<GetInstallScript, _, _>(system::get_install_script)
+        .public_raw::<GetWorkspaceInstallScript, _, _>(system::get_workspace_install_script)
         .public_raw::<GetAgentReleaseFile, _, _>(system::get_agent_release_file)
         .public_raw::<OpenAgentCarrier, _, _>(carrier::open_agent_carrier)
         .guarded::<GetSelf, _, _>(people::get_self)
