@@ -30,6 +30,7 @@
 mod folder;
 mod key;
 mod manifest;
+pub mod plugin;
 mod verify;
 
 pub use folder::{

@@ -288,7 +288,7 @@ fn check(entry: &FileEntry, from: impl Read) -> io::Result<Result<&FileEntry, Fi
     Ok(Ok(entry))
 }
 
-fn parse_signature(text: &str) -> Result<(KeyId, [u8; 64]), VerifyError> {
+pub(crate) fn parse_signature(text: &str) -> Result<(KeyId, [u8; 64]), VerifyError> {
     let bad = VerifyError::SignatureFormat;
     let mut lines = text.lines();
     let mut field = |name: &str, missing| {
@@ -313,7 +313,7 @@ fn parse_signature(text: &str) -> Result<(KeyId, [u8; 64]), VerifyError> {
     Ok((id, signature))
 }
 
-fn list(ids: &[KeyId]) -> String {
+pub(crate) fn list(ids: &[KeyId]) -> String {
     if ids.is_empty() {
         return "none".to_owned();
     }

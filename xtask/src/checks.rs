@@ -21,7 +21,14 @@ use crate::{
 };
 
 /// Crates that must build where there is no operating system, so that I/O cannot leak into them.
-const PURE: &[&str] = &["model", "protocol", "api", "gateway-core", "agent-core"];
+const PURE: &[&str] = &[
+    "model",
+    "protocol",
+    "api",
+    "install-script",
+    "gateway-core",
+    "agent-core",
+];
 
 /// The command.
 pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
@@ -98,7 +105,7 @@ fn installer(workspace: &Workspace) -> Result<()> {
         tool("shellcheck", "shellcheck"),
         tool("systemd-analyze", "systemd"),
     ])?;
-    let folder = workspace.root().join("gateway/core/src/install");
+    let folder = workspace.root().join("install-script/src");
     let script = folder.join("golden/install.sh");
     watch(
         Command::new("shellcheck")

@@ -28,7 +28,7 @@ pub mod command;
 pub mod diagnose;
 pub mod host;
 pub mod identity;
-pub mod install;
+pub use install_script as install;
 pub mod installer;
 pub mod join;
 pub mod liveness;

@@ -38,10 +38,14 @@ pub(super) const HOUSE: Table = Table {
     ours: &[
         ("model", Just(&[])),
         ("release", Just(&[])),
+        ("install-script", Just(&[])),
         ("protocol", Just(&["model"])),
         ("api", Just(&["model"])),
         ("link", Just(&["model", "protocol"])),
-        ("gateway-core", Just(&["model", "protocol"])),
+        (
+            "gateway-core",
+            Just(&["model", "protocol", "install-script"]),
+        ),
         ("gateway-store", Just(&["model"])),
         ("plugin-host", Just(&["model"])),
         ("egress", Just(&["model", "plugin-host"])),
@@ -89,7 +93,14 @@ pub(super) const HOUSE: Table = Table {
     ],
     never: &[
         (
-            &["model", "protocol", "api", "gateway-core", "agent-core"],
+            &[
+                "model",
+                "protocol",
+                "api",
+                "install-script",
+                "gateway-core",
+                "agent-core",
+            ],
             &["tokio", "quinn", "axum", "rand"],
         ),
         (

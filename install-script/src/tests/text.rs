@@ -8,7 +8,7 @@ use std::{env, fs};
 use super::super::*;
 use super::{PARAMS, has, shells};
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/install/golden/install.sh");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/golden/install.sh");
 
 fn script() -> String {
     render(&PARAMS).unwrap()

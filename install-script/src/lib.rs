@@ -12,8 +12,9 @@
 //! The agent token is not among the settings: the script is public, tokens
 //! reach it on the host by environment or file.
 //!
-//! Pure, so that a plugin can take this over with the same parameters: nothing
-//! here reads a file or a clock.
+//! Pure: nothing here reads a file or a clock. Two programs share it: the plugin
+//! that is the built-in installer (`plugins/install-default`), and the gateway,
+//! which falls back to it while no plugin has answered yet.
 //!
 //! # What the script promises
 //!
@@ -49,6 +50,10 @@ pub const RELEASES_PATH: &str = "/v1/agent/releases";
 /// Where the gateway serves the script; a script that must become root fetches
 /// itself again from here with `?channel=` (and `&verbose=true`).
 pub const SCRIPT_PATH: &str = "/v1/agent/install.sh";
+
+/// What a line of every installer begins with; the version and the channel follow. Whoever reads a
+/// script on a host, or checks one that a plugin wrote, sees by it what it installs.
+pub const MARKER: &str = "# loopback-installer: ";
 
 /// What the script needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +123,10 @@ const ARCHES: [(&str, &str); 2] = [("x86_64", "LB_X86_64"), ("aarch64", "LB_AARC
 /// The script for a host, or which setting does not fit.
 pub fn render(params: &InstallParams<'_>) -> Result<String, InstallRefused> {
     let mut script = include_str!("script/10-head.sh").to_owned();
-    script.push_str(&settings(params)?);
+    let settings = settings(params)?;
+    writeln!(script, "{MARKER}{} {}", params.version, params.channel)
+        .expect("a String takes any text");
+    script.push_str(&settings);
     script.push_str(include_str!("script/20-base.sh"));
     script.push_str(include_str!("script/30-fetch.sh"));
     script.push_str(include_str!("script/40-preflight.sh"));

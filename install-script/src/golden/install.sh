@@ -12,6 +12,7 @@
 #
 # shellcheck disable=SC2317 # some functions are called by name, from each_file and traps
 
+# loopback-installer: 1.2.3 stable
 settings() {
   LB_URL='https://gateway.example:8443'
   LB_HOST='gateway.example'
