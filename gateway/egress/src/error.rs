@@ -75,6 +75,43 @@ pub mod code {
     pub const DATAGRAM_ROUTE_UNSUPPORTED: &str = "datagram.route_unsupported";
     /// Not a hardware address.
     pub const MAC_INVALID: &str = "datagram.mac_invalid";
+
+    /// All of them.
+    pub const ALL: &[&str] = &[
+        URL_INVALID,
+        SCHEME_NOT_GRANTED,
+        HOST_NOT_GRANTED,
+        PORT_NOT_GRANTED,
+        NETWORK_NOT_GRANTED,
+        TLS_PROFILE_NOT_GRANTED,
+        SECRET_NOT_GRANTED,
+        ROUTE_UNSUPPORTED,
+        METHOD_NOT_ALLOWED,
+        HEADER_NOT_ALLOWED,
+        HEADER_INVALID,
+        BODY_TOO_LARGE,
+        PLACEMENT_INVALID,
+        TLS_PROFILE_INVALID,
+        NAME_NOT_RESOLVED,
+        CONNECT_FAILED,
+        TLS_FAILED,
+        TLS_UNTRUSTED,
+        CONNECTION_LOST,
+        TIMEOUT,
+        TARGET_SATURATED,
+        RESPONSE_MALFORMED,
+        RESPONSE_HEAD_TOO_LARGE,
+        RESPONSE_TOO_LARGE,
+        ABANDONED,
+        ENDPOINT_INVALID,
+        PEER_NOT_GRANTED,
+        DATAGRAM_TOO_LONG,
+        PEER_NOT_RESOLVED,
+        DATAGRAM_FAILED,
+        DATAGRAM_TIMEOUT,
+        DATAGRAM_ROUTE_UNSUPPORTED,
+        MAC_INVALID,
+    ];
 }
 
 /// The grant does not cover it.
@@ -112,4 +149,23 @@ pub(crate) fn cleaned(text: &str) -> String {
         })
         .take(200)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_documents() {
+        let document = include_str!("../../../docs/egress.md");
+        for code in code::ALL {
+            assert!(document.contains(&format!("| `{code}` |")), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_strangers_text_is_one_line() {
+        assert_eq!(cleaned("a\u{1b}[31m\r\nb\u{e9}"), "a?[31m??b?");
+        assert_eq!(cleaned(&"x".repeat(500)).len(), 200);
+    }
 }
