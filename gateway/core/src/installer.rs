@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_comes_with_the_product_passes() {
-        let golden = include_str!("install/golden/install.sh");
+        let golden = include_str!("../../../install-script/src/golden/install.sh");
         let url = golden
             .lines()
             .find_map(|line| line.trim().strip_prefix("LB_URL='")?.strip_suffix('\''))
