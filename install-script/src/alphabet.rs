@@ -97,6 +97,24 @@ pub(super) fn channel(text: &str) -> Result<Quotable<'_>, InstallRefused> {
     }
 }
 
+/// An absolute path of a URL, without anything that means something in one.
+pub(super) fn path(text: &str) -> Result<Quotable<'_>, InstallRefused> {
+    check(text, 128, |b| {
+        b.is_ascii_lowercase() || b.is_ascii_digit() || b"/._-".contains(&b)
+    })
+    .filter(|text| text.starts_with('/'))
+    .filter(|text| {
+        text[1..]
+            .split('/')
+            .all(|part| !matches!(part, "" | "." | ".."))
+    })
+    .map(Quotable)
+    .ok_or(refused(
+        "script_path",
+        "1 to 128 of a-z 0-9 / . _ -, beginning with a slash, without empty parts",
+    ))
+}
+
 pub(super) fn version(text: &str) -> Result<Quotable<'_>, InstallRefused> {
     check(text, 64, |b| {
         b.is_ascii_alphanumeric() || b".-".contains(&b)

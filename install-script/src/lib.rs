@@ -47,8 +47,7 @@ use alphabet::{Joined, Quotable};
 /// with the binary's name, `manifest.json` or `manifest.json.sig` as name.
 pub const RELEASES_PATH: &str = "/v1/agent/releases";
 
-/// Where the gateway serves the script; a script that must become root fetches
-/// itself again from here with `?channel=` (and `&verbose=true`).
+/// Where the gateway serves the script, unless a workspace has one of its own.
 pub const SCRIPT_PATH: &str = "/v1/agent/install.sh";
 
 /// What a line of every installer begins with; the version and the channel follow. Whoever reads a
@@ -67,6 +66,9 @@ pub struct InstallParams<'a> {
     pub verbose: bool,
     /// Whether this deployment is a production one.
     pub production: bool,
+    /// Where the gateway serves this script: a path. A script that must become root fetches
+    /// itself again from there with `?channel=` (and `&verbose=true`).
+    pub script_path: &'a str,
     /// The release's version.
     pub version: &'a str,
     /// One for each platform of the release.
@@ -155,6 +157,7 @@ fn settings(params: &InstallParams<'_>) -> Result<String, InstallRefused> {
     let mut block = Block("settings() {\n".to_owned());
     block.set("LB_URL", url);
     block.set("LB_HOST", host);
+    block.set("LB_SCRIPT", alphabet::path(params.script_path)?);
     block.set("LB_CHANNEL", alphabet::channel(params.channel)?);
     block.set("LB_VERSION", alphabet::version(params.version)?);
     block.set("LB_VERBOSE", Quotable::flag(params.verbose));

@@ -47,6 +47,7 @@ const PARAMS: InstallParams<'static> = InstallParams {
     channel: "stable",
     verbose: false,
     production: true,
+    script_path: SCRIPT_PATH,
     version: "1.2.3",
     binaries: BINARIES,
     ca_pem: CA_PEM,

@@ -239,6 +239,7 @@ fn own_script(input: &installer::Input) -> Result<String> {
         channel: &input.channel,
         verbose: input.verbose,
         production: input.production,
+        script_path: &input.script_path,
         version: &input.version,
         binaries: &binaries,
         ca_pem: &input.ca_pem,

@@ -139,7 +139,8 @@ impl Installers {
         all.any(|renderer| renderer.covers(Some(workspace)) == Some(Closeness::Named))
     }
 
-    fn forget(&self) {
+    /// Forgets what renderers wrote: one of them is another now.
+    pub fn forget(&self) {
         self.kept
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -50,7 +50,9 @@ pub struct Event {
     pub sequence: u64,
     /// What.
     pub event: Arc<SignalRecordV1>,
-    /// The workspace's name.
+    /// The workspace.
+    pub workspace_id: Option<WorkspaceId>,
+    /// Its name.
     pub workspace: Option<String>,
     /// The host's id and name.
     pub host: Option<(HostId, String)>,
@@ -223,12 +225,20 @@ fn look(app: &App, name: &Name, notifier: &dyn Notifier) -> Option<Looked> {
             }
             continue;
         }
+        // A plugin is called for one workspace at a time.
+        if batch
+            .first()
+            .is_some_and(|(_, first): &(Place, Event)| first.workspace_id != workspace)
+        {
+            break;
+        }
         batch.push((
             place.clone(),
             Event {
                 id: format!("evt_{}-{:x}", place.1, place.0),
                 sequence: sink.next_sequence.max(1) + batch.len() as u64,
                 event: Arc::clone(event),
+                workspace_id: workspace,
                 workspace: workspace
                     .and_then(|id| tables.workspaces.get(&id))
                     .map(|record| record.name.to_string()),

@@ -98,7 +98,7 @@ option_value() {
       [ "$2" = "$LB_VERSION" ] || misuse "this script installs version $LB_VERSION, not $2: ask the operator for the script of that version"
       ;;
     --channel)
-      [ "$2" = "$LB_CHANNEL" ] || misuse "this script installs from channel $LB_CHANNEL; get the other with $LB_URL/v1/agent/install.sh?channel=$2"
+      [ "$2" = "$LB_CHANNEL" ] || misuse "this script installs from channel $LB_CHANNEL; get the other with $LB_URL$LB_SCRIPT?channel=$2"
       ;;
     --bundle)
       [ -d "$2" ] || misuse "--bundle $2: no such folder"
@@ -201,7 +201,7 @@ become_root() {
   if [ -f "$0" ] && head -n 2 "$0" 2>/dev/null | grep -q 'Loopback agent installer'; then
     cat "$0" >"$WORK/install.sh"
   else
-    SELF_URL="$LB_URL/v1/agent/install.sh?channel=$LB_CHANNEL"
+    SELF_URL="$LB_URL$LB_SCRIPT?channel=$LB_CHANNEL"
     if [ "$LB_VERBOSE" = true ]; then SELF_URL="$SELF_URL&verbose=true"; fi
     fetch "$SELF_URL" "$WORK/install.sh" 1048576 || die "fetch this script again to run it with $BECOME: $FETCH_ERROR"
   fi

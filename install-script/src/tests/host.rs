@@ -237,6 +237,7 @@ impl Host {
             channel: "stable",
             verbose: false,
             production: true,
+            script_path: SCRIPT_PATH,
             version,
             binaries: &binaries,
             ca_pem: CA_PEM,

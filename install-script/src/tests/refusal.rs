@@ -70,6 +70,13 @@ fn each_field(value: &str, mut check: impl FnMut(&str, Result<String, InstallRef
             }),
         ),
         (
+            "script_path",
+            render(&InstallParams {
+                script_path: value,
+                ..PARAMS
+            }),
+        ),
+        (
             "channel",
             render(&InstallParams {
                 channel: value,

@@ -14,14 +14,12 @@ impl Plugin for Default {
 
 impl Installer for Default {
     fn render(_: &NoConfig, input: Input) -> Result<Rendered, Error> {
-        // The script has these paths written into it.
-        for (name, known) in [("releases", RELEASES_PATH), ("script", SCRIPT_PATH)] {
-            if let Some(path) = input.path(name).filter(|path| *path != known) {
-                return Err(Error::unsupported(
-                    "installer.path",
-                    format!("this installer fetches {name} from {known}, not from {path}"),
-                ));
-            }
+        // The script has this path written into it.
+        if let Some(path) = input.path("releases").filter(|path| *path != RELEASES_PATH) {
+            return Err(Error::unsupported(
+                "installer.path",
+                format!("this installer fetches releases from {RELEASES_PATH}, not from {path}"),
+            ));
         }
         let binaries: Vec<_> = input
             .binaries
@@ -39,6 +37,7 @@ impl Installer for Default {
             channel: &input.channel,
             verbose: input.verbose,
             production: input.production,
+            script_path: input.path("script").unwrap_or(SCRIPT_PATH),
             version: &input.version,
             binaries: &binaries,
             ca_pem: &input.ca_pem,
