@@ -97,21 +97,17 @@ pub(super) fn channel(text: &str) -> Result<Quotable<'_>, InstallRefused> {
     }
 }
 
-/// An absolute path of a URL, without anything that means something in one.
+/// Where the gateway serves an installer.
 pub(super) fn path(text: &str) -> Result<Quotable<'_>, InstallRefused> {
     check(text, 128, |b| {
         b.is_ascii_lowercase() || b.is_ascii_digit() || b"/._-".contains(&b)
     })
-    .filter(|text| text.starts_with('/'))
-    .filter(|text| {
-        text[1..]
-            .split('/')
-            .all(|part| !matches!(part, "" | "." | ".."))
-    })
+    .filter(|text| text.starts_with("/v1/") && text.ends_with("/install.sh"))
+    .filter(|text| !text.contains("//") && !text.contains("/."))
     .map(Quotable)
     .ok_or(refused(
         "script_path",
-        "1 to 128 of a-z 0-9 / . _ -, beginning with a slash, without empty parts",
+        "1 to 128 of a-z 0-9 / . _ -, from /v1/ to /install.sh, without empty parts",
     ))
 }
 
