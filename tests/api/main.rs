@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod events;
 mod hostile;
+mod installers;
 mod matrix;
 mod monitoring_files;
 mod paths;
