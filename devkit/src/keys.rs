@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use release::{PublicKey, SigningKey, plugin};
+use release::{PublicKey, SigningKey, sign_plugin, verify_plugin};
 
 use crate::say;
 
@@ -25,7 +25,7 @@ pub(crate) fn sign(file: &Path, key: &Path) -> Result<()> {
     let component = fs::read(file).with_context(|| format!("read {}", file.display()))?;
     let key = SigningKey::load(key)?;
     let beside = signature_of(file);
-    fs::write(&beside, plugin::sign_component(&component, &key))
+    fs::write(&beside, sign_plugin(&component, &key))
         .with_context(|| format!("write {}", beside.display()))?;
     say(&format!(
         "{}: signed by key {}",
@@ -42,7 +42,7 @@ pub(crate) fn verify(file: &Path, keys: &Path) -> Result<()> {
     let signature =
         fs::read_to_string(&beside).with_context(|| format!("read {}", beside.display()))?;
     let keys = fs::read_to_string(keys).with_context(|| format!("read {}", keys.display()))?;
-    let signer = plugin::verify_component(&component, &signature, &PublicKey::parse_list(&keys)?)?;
+    let signer = verify_plugin(&component, &signature, &PublicKey::parse_list(&keys)?)?;
     say(&format!("{}: signed by key {signer}", file.display()));
     Ok(())
 }
