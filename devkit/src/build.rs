@@ -154,9 +154,9 @@ fn javascript(project: &Project) -> Result<Vec<u8>> {
         .args(["--backend", "quickjs"])
         .args(["--backend-qjs-disable-async", "--backend-qjs-stub-wasi"])
         .arg("--out")
-        .arg(out.path());
+        .arg(&*out);
     run("jco componentize", &mut command)?;
-    fs::read(out.path()).context("read what jco made")
+    fs::read(&*out).context("read what jco made")
 }
 
 fn python(project: &Project) -> Result<Vec<u8>> {
@@ -173,9 +173,9 @@ fn python(project: &Project) -> Result<Vec<u8>> {
         .args(["--wit-path", "wit", "--world"])
         .arg(world(project.kind()?))
         .args(["componentize", "app", "--output"])
-        .arg(out.path());
+        .arg(&*out);
     run(name, &mut command)?;
-    fs::read(out.path()).context("read what componentize-py made")
+    fs::read(&*out).context("read what componentize-py made")
 }
 
 /// The project's own tool before any other, so that the version is the one that it names.
