@@ -100,15 +100,19 @@ fn rust(project: &Project) -> Result<Vec<u8>> {
     fs::read(&artifact).with_context(|| format!("read {}", artifact.display()))
 }
 
-/// Has the compiler write short paths instead of this machine's.
+/// Has the compiler write short paths instead of this machine's. The same for all plugins of a
+/// checkout, so that cargo builds what they share once.
 fn remap(folder: &Path) -> OsString {
-    let mut flags = OsString::new();
     let home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    let checkout = folder
+        .ancestors()
+        .find(|folder| folder.join(".git").exists());
+    let mut flags = OsString::new();
     let places = [
-        (home, "cargo"),
-        (folder.parent().map(Path::to_owned), "plugin"),
+        (home.as_deref(), "cargo"),
+        (Some(checkout.unwrap_or(folder)), "plugin"),
     ];
     for (from, to) in places {
         let Some(from) = from else { continue };

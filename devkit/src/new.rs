@@ -218,10 +218,9 @@ mod tests {
                     .parse()
                     .unwrap();
                 for (path, text) in files(&name, kind, language) {
-                    assert!(
-                        !text.contains("{{"),
-                        "{path} has a place that nobody filled"
-                    );
+                    for place in ["{{name}}", "{{kind}}", "{{setup}}"] {
+                        assert!(!text.contains(place), "{path} has {place}");
+                    }
                     let path = home.path().join(name.as_str()).join(path);
                     fs::create_dir_all(path.parent().unwrap()).unwrap();
                     fs::write(path, text).unwrap();

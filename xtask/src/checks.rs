@@ -61,6 +61,7 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     report.step("plugins, natively", || plugins::native_tests(workspace));
     // Before the tests, which run the components.
     report.step("plugins", || plugins::components(workspace).map(drop));
+    report.step("plugin authors' guide", || plugins::tutorial(workspace));
     report.step("tests", || tests(workspace));
     report.step("documentation examples", || {
         workspace.cargo_ok(&["test", "--doc", "--workspace", "--locked"])
