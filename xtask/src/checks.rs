@@ -14,7 +14,7 @@ use e2e::{
 use lexopt::Parser;
 
 use crate::{
-    faults, openapi, play, release,
+    faults, openapi, play, plugins, release,
     report::Report,
     schemathesis, tidy,
     workspace::{Workspace, target_folder, watch},
@@ -58,6 +58,10 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     report.step("cores without an operating system", || {
         pure_crates(workspace)
     });
+    report.step("plugins, natively", || plugins::native_tests(workspace));
+    // Before the tests, which run the components.
+    report.step("plugins", || plugins::components(workspace).map(drop));
+    report.step("plugin authors' guide", || plugins::tutorial(workspace));
     report.step("tests", || tests(workspace));
     report.step("documentation examples", || {
         workspace.cargo_ok(&["test", "--doc", "--workspace", "--locked"])

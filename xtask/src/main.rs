@@ -17,6 +17,7 @@ mod faults;
 mod fuzz;
 mod openapi;
 mod play;
+mod plugins;
 mod release;
 mod report;
 mod schemathesis;
@@ -36,6 +37,7 @@ cargo xtask COMMAND
   demo [--hosts N] [--exit]   the whole product on this machine; --hosts: on N booted hosts (root)
   test                        everything continuous integration checks; ends with a table
   ci                          the same, under the name other tools look for
+  plugins                     build and test every plugin and example; components in target/plugins
   tidy                        rules of the house: who may use whom, module heads, golden files
   openapi [--check]           write docs/openapi.json, or see whether it is current
   release [--arch ARCH].. [--channel stable|unstable] [--out DIR] [--key FILE]
@@ -78,6 +80,7 @@ fn run() -> Result<ExitCode> {
     match command.as_str() {
         "demo" => demo::run(&workspace, args),
         "test" | "ci" => checks::run(&workspace, args),
+        "plugins" => plugins::run(&workspace, args),
         "tidy" => tidy::run(&workspace, args),
         "openapi" => openapi::run(&workspace, args),
         "release" => release::run(&workspace, args),
