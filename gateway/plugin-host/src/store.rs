@@ -276,10 +276,7 @@ pub(crate) struct Budget {
     pub(crate) host_calls: i64,
     pub(crate) http_requests: u32,
     pub(crate) http_bytes: u64,
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "no kind's world imports datagrams yet")
-    )]
+    #[allow(dead_code, reason = "no kind's world imports datagrams yet")]
     pub(crate) datagrams: u32,
 }
 
