@@ -35,7 +35,10 @@ fn component(imports: &[&str], exports: &[&str], manifests: &[&str]) -> Vec<u8> 
     component.finish()
 }
 
-const INSTALLER: [&str; 2] = ["loopback:base/plugin@0.1.0", "loopback:install/renderer@0.1.0"];
+const INSTALLER: [&str; 2] = [
+    "loopback:base/plugin@0.1.0",
+    "loopback:install/renderer@0.1.0",
+];
 
 #[track_caller]
 fn refused(bytes: &[u8]) -> (&'static str, String) {
@@ -71,14 +74,23 @@ fn imports_outside_the_world_are_refused_and_named() {
     ] {
         let (code, text) = refused(&component(&[import], &INSTALLER, &[MANIFEST]));
         assert_eq!(code, "import_outside_world", "{import}");
-        assert!(text.contains(import) && text.contains("installer"), "{text}");
+        assert!(
+            text.contains(import) && text.contains("installer"),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn another_version_of_the_contract_is_named() {
-    let newer = ["loopback:base/plugin@0.2.0", "loopback:install/renderer@0.2.0"];
-    assert_eq!(refused(&component(&[], &newer, &[MANIFEST])).0, "contract_version");
+    let newer = [
+        "loopback:base/plugin@0.2.0",
+        "loopback:install/renderer@0.2.0",
+    ];
+    assert_eq!(
+        refused(&component(&[], &newer, &[MANIFEST])).0,
+        "contract_version"
+    );
     let bytes = component(&["loopback:base/log@0.2.0"], &INSTALLER, &[MANIFEST]);
     assert_eq!(refused(&bytes).0, "contract_version");
 }
@@ -86,7 +98,10 @@ fn another_version_of_the_contract_is_named() {
 #[test]
 fn what_is_exported_must_make_it_one_plugin() {
     assert_eq!(refused(&component(&[], &[], &[MANIFEST])).0, "no_kind");
-    assert_eq!(refused(&component(&[], &INSTALLER[1..], &[MANIFEST])).0, "no_plugin_export");
+    assert_eq!(
+        refused(&component(&[], &INSTALLER[1..], &[MANIFEST])).0,
+        "no_plugin_export"
+    );
     let both = [INSTALLER[0], INSTALLER[1], "loopback:signal/sink@0.1.0"];
     assert_eq!(refused(&component(&[], &both, &[MANIFEST])).0, "two_kinds");
 }
@@ -123,5 +138,8 @@ fn no_bytes_make_it_panic() {
 fn size_is_looked_at_first() {
     let good = component(&[], &INSTALLER, &[MANIFEST]);
     let limit = good.len() as u64 - 1;
-    assert_eq!(inspect_within(&good, limit).expect_err("large").code(), "too_large");
+    assert_eq!(
+        inspect_within(&good, limit).expect_err("large").code(),
+        "too_large"
+    );
 }

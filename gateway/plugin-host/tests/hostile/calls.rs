@@ -7,9 +7,7 @@ use model::plugin::{Grant, Limits, Workspaces};
 use plugin_host::record::{Outcome, RecordedCall, Recorder, Replay};
 use plugin_host::{Invocation, Platform, Plugin, Reason, Scope, Settings};
 
-use crate::support::{
-    World, bench, deliver, event, input, last_line, name, options, settings,
-};
+use crate::support::{World, bench, deliver, event, input, last_line, name, options, settings};
 
 #[tokio::test]
 async fn a_plugin_sees_its_configuration_and_its_answer_comes_back() {
@@ -63,7 +61,11 @@ async fn a_panic_tells_its_words_and_is_in_the_log() {
     };
     assert!(words.contains("out of luck"), "{words}");
     let lines = plugin.logs(0, 100).lines;
-    assert!(lines.iter().any(|line| line.message.contains("out of luck")));
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.message.contains("out of luck"))
+    );
 }
 
 #[tokio::test]
@@ -94,9 +96,15 @@ async fn a_configuration_that_was_migrated_to_nonsense_is_refused() {
     let (plugin, _) = bench.plugin("installer", Limits::default()).await;
     let same = plugin.migrate_config("0.0.1", r#"{"b":2}"#).await;
     assert_eq!(same.expect("migrates"), r#"{"b":2}"#);
-    let error = plugin.migrate_config("0.0.2", "{}").await.expect_err("nonsense");
+    let error = plugin
+        .migrate_config("0.0.2", "{}")
+        .await
+        .expect_err("nonsense");
     assert_eq!(error.reason.code(), "wrong_contract");
-    let error = plugin.migrate_config("0.0.3", "{}").await.expect_err("too old");
+    let error = plugin
+        .migrate_config("0.0.3", "{}")
+        .await
+        .expect_err("too old");
     assert_eq!(error.reason.code(), "guest_error");
 }
 
@@ -104,7 +112,9 @@ async fn a_configuration_that_was_migrated_to_nonsense_is_refused() {
 async fn a_plugin_is_called_for_what_it_is_and_for_whom_it_is_granted() {
     let bench = bench();
     let (plugin, _) = bench.plugin("installer", Limits::default()).await;
-    let error = deliver(&plugin, event("x", "")).await.expect_err("no notifier");
+    let error = deliver(&plugin, event("x", ""))
+        .await
+        .expect_err("no notifier");
     assert_eq!(error.reason, Reason::WrongKind);
     plugin.replace(plugin.loaded(), Settings::default());
     let answer = plugin.render(Invocation::default(), input("good")).await;
@@ -156,7 +166,13 @@ async fn a_call_that_is_going_on_ends_as_it_began() {
     let (slow, new) = tokio::join!(slow, swap);
     new.expect("the new one answers").expect("delivers");
     let limit = Duration::from_millis(600);
-    assert_eq!(slow.expect_err("ends").reason, Reason::WallTime { limit });
+    assert_eq!(
+        slow.expect_err("ends").reason,
+        Reason::WallTime {
+            limit,
+            computing: false
+        }
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

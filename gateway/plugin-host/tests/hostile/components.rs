@@ -71,7 +71,9 @@ pub(crate) fn spinning_start() -> Vec<u8> {
 /// With a module of `functions` functions with long bodies, which takes long to compile.
 pub(crate) fn long_to_compile(functions: u32) -> Vec<u8> {
     let mut types = TypeSection::new();
-    types.ty().function([wasm_encoder::ValType::I64], [wasm_encoder::ValType::I64]);
+    types
+        .ty()
+        .function([wasm_encoder::ValType::I64], [wasm_encoder::ValType::I64]);
     let mut declared = FunctionSection::new();
     let mut code = CodeSection::new();
     for _ in 0..functions {

@@ -36,7 +36,10 @@ async fn a_secret_that_is_not_granted_is_not_asked_for() {
     let bench = bench();
     let (plugin, _) = bench.plugin("notifier", Limits::default()).await;
     let went = deliver(&plugin, event("other-secret", "")).await;
-    assert_eq!(went.expect("runs").expect_err("denied").code, "denied.secret");
+    assert_eq!(
+        went.expect("runs").expect_err("denied").code,
+        "denied.secret"
+    );
 }
 
 #[tokio::test]
@@ -74,7 +77,10 @@ async fn a_dead_server_is_left_alone_by_this_plugin() {
         let went = deliver(&plugin, event("send", "https://down.example/x")).await;
         codes.push(went.expect("runs").expect_err("down").code);
     }
-    assert_eq!(codes[4..], ["net.refused", "breaker.target", "breaker.target"]);
+    assert_eq!(
+        codes[4..],
+        ["net.refused", "breaker.target", "breaker.target"]
+    );
     assert_eq!(world.requests(), 5);
     let went = deliver(&plugin, event("send", "https://echo.example/x")).await;
     went.expect("runs").expect("other servers are asked");

@@ -32,7 +32,13 @@ fn build() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-guests");
     let output = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
-        .args(["build", "--locked", "--release", "--target", "wasm32-wasip2"])
+        .args([
+            "build",
+            "--locked",
+            "--release",
+            "--target",
+            "wasm32-wasip2",
+        ])
         .current_dir(source)
         .env("CARGO_TARGET_DIR", &target)
         .env_remove("RUSTFLAGS")
@@ -51,7 +57,11 @@ pub(crate) fn with_manifest(component: &[u8], name: &str) -> Vec<u8> {
     let manifest = serde_json::json!({
         "format": 1, "name": name, "version": "1.0.0", "description": "A guest of tests",
     });
-    with_custom(component, "loopback-manifest", manifest.to_string().as_bytes())
+    with_custom(
+        component,
+        "loopback-manifest",
+        manifest.to_string().as_bytes(),
+    )
 }
 
 /// Adds a custom section.
@@ -93,6 +103,7 @@ pub(crate) struct Bench {
 pub(crate) fn options(folder: &Path) -> Options {
     let compiler = vec![env!("CARGO_BIN_EXE_compile-plugin").into()];
     let mut options = Options::new(folder.to_owned(), [7; 32], compiler);
+    options.describe_cpu_ms = 300;
     options.concurrency = 6;
     options.concurrency_per_plugin = 4;
     options
@@ -263,11 +274,24 @@ impl Egress for World {
         _: &str,
         _: Option<&str>,
     ) -> Result<Box<dyn Datagrams>, GuestError> {
-        Err(GuestError::new(ErrorKind::Denied, "denied.datagram", "none"))
+        Err(GuestError::new(
+            ErrorKind::Denied,
+            "denied.datagram",
+            "none",
+        ))
     }
 
-    async fn wake_on_lan(&self, _: &CallContext, _: &str, _: Option<&str>) -> Result<(), GuestError> {
-        Err(GuestError::new(ErrorKind::Denied, "denied.datagram", "none"))
+    async fn wake_on_lan(
+        &self,
+        _: &CallContext,
+        _: &str,
+        _: Option<&str>,
+    ) -> Result<(), GuestError> {
+        Err(GuestError::new(
+            ErrorKind::Denied,
+            "denied.datagram",
+            "none",
+        ))
     }
 }
 

@@ -6,6 +6,8 @@ wit_bindgen::generate!({
     generate_all,
 });
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use exports::loopback::base::plugin;
 use exports::loopback::install::renderer;
 use loopback::base::types::{Descriptor, Diagnostic, Error, ErrorKind, Kv, Severity};
@@ -51,7 +53,8 @@ impl renderer::Guest for Guest {
         match input.channel.as_str() {
             "good" => log::write(log::Level::Info, "rendered", &[]),
             "spin" => spin(),
-            "recurse" => notes.push(recurse(1).to_string()),
+            "recurse" => notes.push(recurse().to_string()),
+            "recurse-widely" => notes.push(recurse_widely(1).to_string()),
             "memory" => hoard(),
             "storm" => loop {
                 std::hint::black_box(config::revision());
@@ -61,11 +64,15 @@ impl renderer::Guest for Guest {
             },
             "flood" => {
                 for line in 0..2_000 {
-                    log::write(log::Level::Info, &format!("{line} {}", "x".repeat(500)), &[]);
+                    log::write(
+                        log::Level::Info,
+                        &format!("{line} {}", "x".repeat(500)),
+                        &[],
+                    );
                 }
             }
             "huge-line" => log::write(log::Level::Info, &"x".repeat(16 << 20), &[]),
-            "giant" => script.push_str(&"x".repeat(64 << 20)),
+            "giant" => script.push_str(&"x".repeat(12 << 20)),
             "large" => script.push_str(&"x".repeat(3 << 20)),
             "panic" => panic!("out of luck"),
             "exit" => std::process::exit(7),
@@ -100,10 +107,20 @@ fn spin() {
     }
 }
 
-fn recurse(depth: u64) -> u64 {
+/// Nothing of it lies in memory: only the stack of the machine itself ends it.
+fn recurse() -> u64 {
+    static DEPTH: AtomicU64 = AtomicU64::new(0);
+    if DEPTH.fetch_add(1, Ordering::Relaxed) == u64::MAX {
+        return 0;
+    }
+    recurse() + DEPTH.load(Ordering::Relaxed)
+}
+
+/// What lies in memory grows into what is beside it.
+fn recurse_widely(depth: u64) -> u64 {
     let here = std::hint::black_box([depth; 64]);
     if std::hint::black_box(true) {
-        recurse(depth + 1) + here[(depth % 64) as usize]
+        recurse_widely(depth + 1) + here[(depth % 64) as usize]
     } else {
         depth
     }
@@ -126,7 +143,10 @@ fn look() -> Vec<String> {
         format!("arguments {}", std::env::args().count()),
         format!("root {}", std::fs::read_dir("/").is_ok()),
         format!("file {}", std::fs::read("/etc/passwd").is_ok()),
-        format!("socket {}", std::net::TcpStream::connect("127.0.0.1:1").is_ok()),
+        format!(
+            "socket {}",
+            std::net::TcpStream::connect("127.0.0.1:1").is_ok()
+        ),
         format!("time {:?}", time.map(|time| time.as_nanos())),
         format!("random {:x}", RandomState::new().hash_one(1)),
     ]

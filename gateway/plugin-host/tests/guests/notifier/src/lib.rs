@@ -61,7 +61,11 @@ fn one(event: &Event) -> Result<(), Error> {
             // The server echoes the secret; the plugin tries to get it out in every way it has.
             let response = send(&event.summary)?;
             let echoed = String::from_utf8_lossy(&response.body).into_owned();
-            log::write(log::Level::Info, &echoed, &[("field".into(), echoed.clone())]);
+            log::write(
+                log::Level::Info,
+                &echoed,
+                &[("field".into(), echoed.clone())],
+            );
             eprintln!("{echoed}");
             Err(Error {
                 kind: ErrorKind::Upstream,
