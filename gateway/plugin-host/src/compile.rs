@@ -47,7 +47,7 @@ pub enum CompileError {
     #[error("run the compiler")]
     Run(#[source] std::io::Error),
     /// It took too long.
-    #[error("compiling took more than {} s", .0.as_secs())]
+    #[error("compiling took more than {} ms", .0.as_millis())]
     Time(Duration),
     /// It took too much memory.
     #[error("compiling took more than {0} bytes of memory")]

@@ -67,9 +67,11 @@ pub(crate) fn for_running(calls: u32) -> wasmtime::Result<(Engine, Allocator)> {
         .max_core_instances_per_component(most(INSTANCES))
         .total_core_instances(each(INSTANCES))
         .max_memories_per_component(most(MEMORIES))
+        .max_memories_per_module(most(MEMORIES))
         .total_memories(each(MEMORIES))
         .max_memory_size(MEMORY_BYTES)
         .max_tables_per_component(most(TABLES))
+        .max_tables_per_module(most(TABLES))
         .total_tables(each(TABLES))
         .table_elements(POOL_TABLE_ELEMENTS)
         .total_stacks(calls);

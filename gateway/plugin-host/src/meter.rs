@@ -8,7 +8,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ struct Inner {
     used: AtomicU64,
     /// The thread's clock when the present poll began.
     began: AtomicU64,
+    /// Whether the last poll ended because the plugin was made to give way.
+    gave_way: AtomicBool,
 }
 
 impl Meter {
@@ -36,6 +38,16 @@ impl Meter {
             thread_clock().saturating_sub(began)
         };
         Duration::from_nanos(self.0.used.load(Ordering::Relaxed) + now)
+    }
+
+    /// Notes that the plugin is made to give way: it computes, and waits for nothing.
+    pub(crate) fn give_way(&self) {
+        self.0.gave_way.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the plugin was computing when it was last heard of.
+    pub(crate) fn was_computing(&self) -> bool {
+        self.0.gave_way.load(Ordering::Relaxed)
     }
 
     /// A future whose polls are measured.
@@ -60,6 +72,7 @@ impl<F: Future> Future for Measured<F> {
         let began = thread_clock();
         let meter = Arc::clone(&self.meter.0);
         meter.began.store(began, Ordering::Relaxed);
+        meter.gave_way.store(false, Ordering::Relaxed);
         let polled = self.inner.as_mut().poll(cx);
         meter.began.store(0, Ordering::Relaxed);
         let took = thread_clock().saturating_sub(began);

@@ -19,6 +19,7 @@ use crate::contract::base::Describe;
 use crate::contract::{Exports, link};
 use crate::engine::{Allocator, Ticker, for_running};
 use crate::inspect::{COMPONENT_BYTES, InspectError, Inspected, inspect_within};
+use crate::limiter::TABLE_ELEMENTS;
 use crate::logs::{LogLine, SharedRing};
 use crate::reason::Reason;
 use crate::store::{CallState, Fresh, Operation as _};
@@ -47,6 +48,8 @@ pub struct Options {
     pub concurrency_per_plugin: u32,
     /// How long a call waits for a place.
     pub queue: Duration,
+    /// What a component may compute while it is asked about itself, in milliseconds.
+    pub describe_cpu_ms: u32,
     /// Calls in a row that end by a plugin's own fault, until its [`crate::CallError`] asks for
     /// quarantine.
     pub quarantine_after: u32,
@@ -64,6 +67,7 @@ impl Options {
             concurrency: 16,
             concurrency_per_plugin: 8,
             queue: Duration::from_secs(2),
+            describe_cpu_ms: 2_000,
             quarantine_after: 10,
         }
     }
@@ -319,8 +323,9 @@ impl Platform {
         let wish = inspected.manifest.needs.limits;
         let usual = Limits::default();
         let limits = Limits {
-            wall_ms: 10_000,
-            cpu_ms: 5_000,
+            // Ten times: on a busy machine computing takes longer than it takes.
+            wall_ms: self.options.describe_cpu_ms.saturating_mul(10),
+            cpu_ms: self.options.describe_cpu_ms,
             memory_bytes: wish
                 .memory_bytes
                 .unwrap_or(usual.memory_bytes)
@@ -380,8 +385,30 @@ impl Platform {
     }
 }
 
+/// What is built into a component can be larger than any place that there is. That shows before
+/// anything is counted, in words alone; a test holds them.
+fn too_large_by_itself(error: &wasmtime::Error) -> Option<LoadError> {
+    let text = format!("{error:#}");
+    if !text.contains("pooling allocator") && !text.contains("exceeds the limit") {
+        return None;
+    }
+    let reason = if text.contains("table") {
+        Reason::Table {
+            limit: TABLE_ELEMENTS as u64,
+        }
+    } else if text.contains("memory ") && text.contains("size") {
+        Reason::Memory {
+            limit: Limits::default().memory_bytes,
+        }
+    } else {
+        Reason::Instances
+    };
+    Some(LoadError::DryRun(reason))
+}
+
 fn contract(error: wasmtime::Error) -> LoadError {
-    LoadError::Contract(model::names::clean(&format!("{error:#}"), 500))
+    too_large_by_itself(&error)
+        .unwrap_or_else(|| LoadError::Contract(model::names::clean(&format!("{error:#}"), 500)))
 }
 
 /// Runs what would hold up others.

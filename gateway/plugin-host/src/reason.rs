@@ -29,6 +29,9 @@ pub enum Reason {
     WallTime {
         /// How long it had.
         limit: Duration,
+        /// Whether it was computing at the end, and not waiting: on a busy machine the time may
+        /// be over before enough was computed.
+        computing: bool,
     },
     /// Computed for too long.
     #[error("the plugin computed for more than {} ms", limit.as_millis())]
@@ -204,9 +207,14 @@ impl Reason {
                 | ErrorKind::Denied
                 | ErrorKind::Cancelled => Blame::Nobody,
             },
+            Self::WallTime {
+                computing: true, ..
+            } => Blame::Plugin,
             // It may have waited for a server that does not answer: not to be asked at once
             // again, and no fault of its own.
-            Self::WallTime { .. } => Blame::Surroundings,
+            Self::WallTime {
+                computing: false, ..
+            } => Blame::Surroundings,
             Self::Saturated { .. }
             | Self::BreakerOpen { .. }
             | Self::WrongKind

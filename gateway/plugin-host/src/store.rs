@@ -144,6 +144,7 @@ impl Fresh {
             if context.data().budget.host_calls < 0 {
                 return Err(Stop::HostCalls.into());
             }
+            measured.give_way();
             Ok(UpdateDeadline::Yield(1))
         });
         Self {
@@ -172,7 +173,10 @@ impl Fresh {
         let outcome = tokio::time::timeout_at(deadline.into(), measured).await;
         let last_words = self.store.data().log.end();
         let answer = match outcome {
-            Err(_) => Err(Reason::WallTime { limit: wall }),
+            Err(_) => Err(Reason::WallTime {
+                limit: wall,
+                computing: meter.was_computing(),
+            }),
             Ok(Err(error)) => Err(self.why(&error, last_words)),
             Ok(Ok(output)) if O::weight(&output) > self.return_bytes() => {
                 Err(self.return_too_large())
@@ -276,10 +280,7 @@ pub(crate) struct Budget {
     pub(crate) host_calls: i64,
     pub(crate) http_requests: u32,
     pub(crate) http_bytes: u64,
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "no kind's world imports datagrams yet")
-    )]
+    #[allow(dead_code, reason = "no kind's world imports datagrams yet")]
     pub(crate) datagrams: u32,
 }
 
