@@ -14,6 +14,7 @@
 //! * [`diagnose`]: what it shows of itself, held against what it was asked;
 //! * [`liveness`]: connectivity of hosts, mass losses;
 //! * [`pause`]: did the gateway itself stand still;
+//! * [`plugin`]: what becomes of a plugin that somebody installs;
 //! * [`host`], [`identity`], [`seen`]: what becomes of a host, of its identity, of
 //!   what was observed of it;
 //! * [`refuse`]: the words of a refusal.
@@ -28,6 +29,7 @@ pub mod install;
 pub mod join;
 pub mod liveness;
 pub mod pause;
+pub mod plugin;
 pub mod refuse;
 pub mod seen;
 pub mod session;
