@@ -24,6 +24,8 @@
 //! with BLAKE2, which nothing else here needs; plain ed25519 over the bytes can
 //! be checked by hand with `openssl pkeyutl -verify -rawin`.
 //!
+//! The same kind of key signs plugins, alone and in a context of their own ([`sign_plugin`]).
+//!
 //! Order of checks, everywhere: signature first, then format, then content,
 //! then time and number. Nothing unsigned is ever parsed.
 
@@ -39,5 +41,6 @@ pub use folder::{
 pub use key::{KeyError, KeyId, PublicKey, SigningKey};
 pub use manifest::{Channel, FileEntry, InvalidManifest, MANIFEST_FORMAT, Manifest};
 pub use verify::{
-    Expect, FileError, VerifyError, sign_manifest, verify_file, verify_file_at, verify_manifest,
+    Expect, FileError, VerifyError, sign_manifest, sign_plugin, verify_file, verify_file_at,
+    verify_manifest, verify_plugin,
 };

@@ -49,6 +49,12 @@ pub enum VerifyError {
         /// Who claims to have signed.
         signer: KeyId,
     },
+    /// The right signer's name on the wrong component, or on a signature of something else.
+    #[error("the signature of key {signer} does not belong to this plugin")]
+    BadPluginSignature {
+        /// Who claims to have signed.
+        signer: KeyId,
+    },
     /// Larger than any manifest.
     #[error("the manifest has {size} bytes, more than a manifest can have")]
     TooLarge {
@@ -286,6 +292,48 @@ fn check(entry: &FileEntry, from: impl Read) -> io::Result<Result<&FileEntry, Fi
         }));
     }
     Ok(Ok(entry))
+}
+
+/// What stands before a component's bytes when they are signed. A manifest is JSON and begins
+/// with a brace, so no signature over one can be passed off as one over the other.
+const PLUGIN_CONTEXT: &[u8] = b"loopback plugin v1\0";
+
+/// Signs a plugin's component; the result is the content of its `.sig` file, in the form of
+/// [`sign_manifest`]'s.
+pub fn sign_plugin(component: &[u8], key: &SigningKey) -> String {
+    format!(
+        "key: {}\nsig: {}\n",
+        key.public().id(),
+        BASE64.encode(&key.sign(&in_context(component)))
+    )
+}
+
+/// Checks the signature over a plugin's component, and answers who made it.
+pub fn verify_plugin(
+    component: &[u8],
+    signature: &str,
+    trusted: &[PublicKey],
+) -> Result<KeyId, VerifyError> {
+    let (signer, signature) = parse_signature(signature)?;
+    let key = trusted
+        .iter()
+        .find(|key| key.id() == signer)
+        .ok_or_else(|| VerifyError::UnknownSigner {
+            signer,
+            trusted: trusted.iter().map(PublicKey::id).collect(),
+        })?;
+    if key.verify(&in_context(component), &signature) {
+        Ok(signer)
+    } else {
+        Err(VerifyError::BadPluginSignature { signer })
+    }
+}
+
+/// The digest rather than the bytes: a component may be tens of megabytes, and what is
+/// signed is what is pinned everywhere else.
+fn in_context(component: &[u8]) -> Vec<u8> {
+    let digest = ring::digest::digest(&SHA256, component);
+    [PLUGIN_CONTEXT, digest.as_ref()].concat()
 }
 
 fn parse_signature(text: &str) -> Result<(KeyId, [u8; 64]), VerifyError> {

@@ -344,3 +344,33 @@ proptest! {
         prop_assert!(verify_manifest(&manifest().to_bytes(), &text, &[key.public().clone()], expect()).is_err());
     }
 }
+
+#[test]
+fn a_plugin_is_signed_in_a_context_of_its_own() {
+    let key = key();
+    let trusted = [key.public().clone()];
+    let component = b"\0asm\x0d\0\x01\0 and more";
+    let signature = sign_plugin(component, &key);
+    assert_eq!(
+        verify_plugin(component, &signature, &trusted).unwrap(),
+        key.public().id()
+    );
+    assert!(matches!(
+        verify_plugin(b"another", &signature, &trusted),
+        Err(VerifyError::BadPluginSignature { .. })
+    ));
+    assert!(matches!(
+        verify_plugin(component, &signature, &[]),
+        Err(VerifyError::UnknownSigner { .. })
+    ));
+    // Neither signature passes for the other, over the same bytes.
+    let manifest = manifest().to_bytes();
+    assert!(matches!(
+        verify_plugin(&manifest, &sign_manifest(&manifest, &key), &trusted),
+        Err(VerifyError::BadPluginSignature { .. })
+    ));
+    assert!(matches!(
+        verify_manifest(&manifest, &sign_plugin(&manifest, &key), &trusted, expect()),
+        Err(VerifyError::BadSignature { .. })
+    ));
+}
