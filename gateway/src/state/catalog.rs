@@ -19,12 +19,14 @@ use model::ids::{
     AgentTokenId, ApiKeyId, CommandId, HostId, ProjectId, RoleBindingId, RoleId, UserId,
     WorkspaceId,
 };
+use model::names::Name;
 use model::tenancy::Scope;
 use tokio::sync::watch;
 
 use super::authorities::Authorities;
 use super::command_records::CommandRecordV1;
 use super::facts::{KeptFacts, keep_facts};
+use super::plugin_records::{PluginRecordV1, SecretRecordV1};
 use super::records::*;
 
 /// A mirrored record and its revision.
@@ -69,6 +71,10 @@ pub struct Tables {
     pub facts: HashMap<HostId, KeptFacts>,
     /// Commands.
     pub commands: BTreeMap<CommandId, Kept<CommandRecordV1>>,
+    /// Plugins.
+    pub plugins: BTreeMap<Name, Kept<PluginRecordV1>>,
+    /// Secrets, without their values.
+    pub secrets: BTreeMap<SecretAt, Kept<SecretRecordV1>>,
     /// Whether the first run is over.
     pub claimed: bool,
 
@@ -143,6 +149,17 @@ impl Tables {
             .filter(|record| record.workspace == workspace)
     }
 
+    /// The secrets of a workspace, by name.
+    pub fn secrets_of(
+        &self,
+        workspace: WorkspaceId,
+    ) -> impl Iterator<Item = &Kept<SecretRecordV1>> {
+        let from = Bound::Included(SecretAt::first_of(workspace));
+        let secrets = self.secrets.range((from, Bound::Unbounded));
+        let these = secrets.take_while(move |(at, _)| at.workspace == workspace);
+        these.map(|(_, kept)| kept)
+    }
+
     /// The API keys of a user.
     pub fn keys_of(&self, user: UserId) -> impl DoubleEndedIterator<Item = ApiKeyId> {
         self.keys_of.get(&user).into_iter().flatten().copied()
@@ -202,6 +219,46 @@ impl Tables {
     }
 }
 
+/// Where a secret lies: the rest of its key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretAt {
+    /// The workspace that has it.
+    pub workspace: WorkspaceId,
+    /// Its name there; nothing comes before all names.
+    name: String,
+}
+
+impl SecretAt {
+    /// Of a secret.
+    pub fn new(workspace: WorkspaceId, name: &Name) -> Self {
+        let name = name.to_string();
+        Self { workspace, name }
+    }
+
+    fn first_of(workspace: WorkspaceId) -> Self {
+        let name = String::new();
+        Self { workspace, name }
+    }
+}
+
+impl std::fmt::Display for SecretAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.workspace, self.name)
+    }
+}
+
+impl std::str::FromStr for SecretAt {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (workspace, name) = text.split_once('/').ok_or(())?;
+        Ok(Self {
+            workspace: workspace.parse().map_err(drop)?,
+            name: name.to_owned(),
+        })
+    }
+}
+
 /// Built-in roles have fixed ids: their place in the list, born at the epoch.
 pub fn built_in_role_id(place: usize) -> RoleId {
     let mut random = [0; 10];
@@ -225,6 +282,7 @@ pub struct Catalog {
     access_epoch: watch::Sender<u64>,
     changed_hosts: watch::Sender<u64>,
     changed_commands: watch::Sender<u64>,
+    changed_plugins: watch::Sender<u64>,
     host_changes: tokio::sync::broadcast::Sender<HostId>,
 }
 
@@ -238,6 +296,7 @@ impl Default for Catalog {
             access_epoch: watch::Sender::new(0),
             changed_hosts: watch::Sender::new(0),
             changed_commands: watch::Sender::new(0),
+            changed_plugins: watch::Sender::new(0),
             host_changes: tokio::sync::broadcast::Sender::new(HOST_CHANGES_KEPT),
         }
     }
@@ -264,6 +323,11 @@ impl Catalog {
         self.changed_commands.subscribe()
     }
 
+    /// Moves whenever a plugin was installed, changed or removed.
+    pub fn plugins_epoch(&self) -> watch::Receiver<u64> {
+        self.changed_plugins.subscribe()
+    }
+
     /// Every host that changes, from now on. Lossy for the slow: read all then.
     pub fn host_changes(&self) -> tokio::sync::broadcast::Receiver<HostId> {
         self.host_changes.subscribe()
@@ -283,6 +347,8 @@ impl Catalog {
             all_of::<HostSeenRecordV1>(),
             all_of::<HostFactsRecordV1>(),
             all_of::<CommandRecordV1>(),
+            all_of::<PluginRecordV1>(),
+            all_of::<SecretRecordV1>(),
             all_of::<ClaimedRecordV1>(),
         ]
     }
@@ -297,6 +363,9 @@ impl Catalog {
         if touched.commands {
             self.changed_commands.send_modify(|epoch| *epoch += 1);
         }
+        if touched.plugins {
+            self.changed_plugins.send_modify(|epoch| *epoch += 1);
+        }
         for host in touched.hosts {
             // Nobody listening is fine.
             let _ = self.host_changes.send(host);
@@ -310,6 +379,7 @@ struct Touched {
     access: bool,
     thresholds: bool,
     commands: bool,
+    plugins: bool,
     hosts: BTreeSet<HostId>,
 }
 
@@ -451,6 +521,13 @@ impl Tables {
                 );
                 touched.commands = true;
             }
+            PluginRecordV1::KIND => {
+                keep(&mut self.plugins, key, id, item);
+                touched.plugins = true;
+            }
+            SecretRecordV1::KIND => {
+                keep(&mut self.secrets, key, id, item);
+            }
             ClaimedRecordV1::KIND => self.claimed = item.is_some(),
             _ => {}
         }
@@ -489,6 +566,16 @@ impl Tables {
                 .commands
                 .keys()
                 .map(key_of::<CommandRecordV1>)
+                .collect(),
+            PluginRecordV1::KIND => self
+                .plugins
+                .keys()
+                .filter_map(|name| PluginRecordV1::key_of(name).ok())
+                .collect(),
+            SecretRecordV1::KIND => self
+                .secrets
+                .values()
+                .filter_map(|kept| SecretRecordV1::key_of(kept.workspace, &kept.name).ok())
                 .collect(),
             _ => Vec::new(),
         }
