@@ -1,0 +1,116 @@
+//! The contract of `wit/` in Rust: types, and the traits that the host implements.
+//!
+//! The shared package is generated once, in [`base`]; each kind's world is generated on top of it
+//! and brings only what it exports. So there is one implementation of each host interface, and a
+//! world links those of them that it imports.
+//!
+//! Another package takes: a folder in `wit/`, a module here with its `bindgen!` and its calls, an
+//! arm in [`Exports::of`] and in [`link`], and a [`PluginKind`]. The compiler asks for each.
+
+#[allow(missing_docs, reason = "generated from what is documented in wit/")]
+pub(crate) mod base;
+#[allow(missing_docs, reason = "generated from what is documented in wit/")]
+pub(crate) mod installer;
+#[allow(missing_docs, reason = "generated from what is documented in wit/")]
+pub(crate) mod notifier;
+#[allow(missing_docs, reason = "generated from what is documented in wit/")]
+pub(crate) mod policy;
+
+use model::plugin::PluginKind;
+use wasmtime::component::{HasSelf, InstancePre, Linker};
+
+use crate::store::CallState;
+
+/// The version of the contract that this host speaks.
+pub(crate) const VERSION: &str = "0.1.0";
+
+/// The interface that makes a component a plugin of a kind.
+pub(crate) fn export_of(kind: PluginKind) -> &'static str {
+    match kind {
+        PluginKind::Installer => "loopback:install/renderer",
+        PluginKind::Notifier => "loopback:signal/sink",
+        PluginKind::Policy => "loopback:policy/authorizer",
+    }
+}
+
+/// What a component of this kind may import of ours; a test holds it against `wit/`.
+pub(crate) fn imports_of(kind: PluginKind) -> &'static [&'static str] {
+    match kind {
+        PluginKind::Installer => &[
+            "loopback:base/types",
+            "loopback:install/types",
+            "loopback:base/log",
+            "loopback:base/config",
+        ],
+        PluginKind::Notifier => &[
+            "loopback:base/types",
+            "loopback:signal/types",
+            "loopback:base/log",
+            "loopback:base/config",
+            "loopback:base/secrets",
+            "loopback:base/http",
+            "loopback:base/sign",
+            "loopback:base/state",
+            "loopback:base/task",
+        ],
+        PluginKind::Policy => &[
+            "loopback:base/types",
+            "loopback:policy/types",
+            "loopback:base/log",
+            "loopback:base/config",
+        ],
+    }
+}
+
+/// Links what a world of this kind imports, and no more.
+pub(crate) fn link(kind: PluginKind, linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+    match kind {
+        PluginKind::Installer => {
+            installer::Installer::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)
+        }
+        PluginKind::Notifier => {
+            notifier::Notifier::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)
+        }
+        PluginKind::Policy => {
+            policy::Policy::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)
+        }
+    }
+}
+
+/// Where a component's exports are, found once when it is loaded.
+pub(crate) struct Exports {
+    /// What all kinds export.
+    pub(crate) plugin: base::SharedIndices,
+    /// What this kind exports.
+    pub(crate) kind: KindExports,
+}
+
+/// See [`Exports`].
+pub(crate) enum KindExports {
+    Installer(installer::InstallerIndices),
+    Notifier(notifier::NotifierIndices),
+    Policy(policy::PolicyIndices),
+}
+
+impl Exports {
+    /// Fails when a function is missing or has another type than in the contract.
+    pub(crate) fn of(kind: PluginKind, pre: &InstancePre<CallState>) -> wasmtime::Result<Self> {
+        Ok(Self {
+            plugin: base::SharedIndices::new(pre)?,
+            kind: match kind {
+                PluginKind::Installer => {
+                    KindExports::Installer(installer::InstallerIndices::new(pre)?)
+                }
+                PluginKind::Notifier => KindExports::Notifier(notifier::NotifierIndices::new(pre)?),
+                PluginKind::Policy => KindExports::Policy(policy::PolicyIndices::new(pre)?),
+            },
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("called as a plugin of another kind")]
+struct AnotherKind;
+
+#[cfg(test)]
+mod tests;
