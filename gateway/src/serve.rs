@@ -40,6 +40,7 @@ use crate::link::registry::Links;
 use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
 use crate::plugins::engine::Engine;
+use crate::plugins::no_way_out::NoWayOut;
 use crate::plugins::{self, Plugins, host};
 use crate::reconcile;
 use crate::releases::Releases;
@@ -77,7 +78,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Starts everything.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
-    start_with(config, host::engine).await
+    start_with(config, |place| host::engine(place, Arc::new(NoWayOut))).await
 }
 
 /// Starts everything, with another engine for plugins than the real one.

@@ -7,5 +7,7 @@ mod hostile;
 mod matrix;
 mod monitoring_files;
 mod paths;
+mod plugins;
 mod requests;
+mod secrets;
 mod successor;

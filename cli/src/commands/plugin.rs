@@ -125,7 +125,8 @@ pub(super) fn run(app: &mut App, command: Command) -> Result<(), Failure> {
             let client = app.client()?;
             let paging = Paging::default();
             let page = client.list::<ListPlugins, _>(&Nothing {}, &paging, limit.at_most())?;
-            app.out.write(&page, |page, now| show::list(&page.items, now))
+            app.out
+                .write(&page, |page, now| show::list(&page.items, now))
         }
         Command::Install {
             file,
@@ -150,13 +151,15 @@ pub(super) fn run(app: &mut App, command: Command) -> Result<(), Failure> {
         Command::Configure { name, file } => configure(app, name, file.as_deref()),
         Command::Enable { name } => {
             let plugin = app.client()?.fetch::<EnablePlugin>(&of(name))?;
-            app.out
-                .say(&plugin, |plugin| format!("plugin {} is enabled", plugin.name))
+            app.out.say(&plugin, |plugin| {
+                format!("plugin {} is enabled", plugin.name)
+            })
         }
         Command::Disable { name } => {
             let plugin = app.client()?.fetch::<DisablePlugin>(&of(name))?;
-            app.out
-                .say(&plugin, |plugin| format!("plugin {} is disabled", plugin.name))
+            app.out.say(&plugin, |plugin| {
+                format!("plugin {} is disabled", plugin.name)
+            })
         }
         Command::Upgrade {
             name,
@@ -173,7 +176,9 @@ pub(super) fn run(app: &mut App, command: Command) -> Result<(), Failure> {
         }
         Command::Remove { name } => {
             let client = app.client()?;
-            app.confirm(&format!("Remove plugin {name}, its grant and its configuration?"))?;
+            app.confirm(&format!(
+                "Remove plugin {name}, its grant and its configuration?"
+            ))?;
             let nothing = client.fetch::<RemovePlugin>(&of(name.clone()))?;
             app.out.say(&nothing, |_| format!("removed plugin {name}"))
         }
@@ -221,7 +226,10 @@ fn upgrade(
     };
     // Somebody who uploads the file and approves it in one breath has looked at nothing, unless
     // this very component was shown before.
-    let shown = before.pending.as_ref().map(|pending| pending.version.digest);
+    let shown = before
+        .pending
+        .as_ref()
+        .map(|pending| pending.version.digest);
     let upgraded = send::<UpgradePlugin>(&client, &path, &query, file)?;
     match (&upgraded.outcome, &upgraded.plugin.pending) {
         (UpgradeOutcome::Held, Some(pending)) => {
@@ -251,7 +259,10 @@ fn approved(
 ) -> Result<(), Failure> {
     let plugin = client.send::<ApprovePluginUpgrade>(path, &ApproveUpgrade { digest })?;
     app.out.say(&plugin, |plugin| {
-        format!("plugin {} has version {}", plugin.name, plugin.present.version)
+        format!(
+            "plugin {} has version {}",
+            plugin.name, plugin.present.version
+        )
     })
 }
 
@@ -369,10 +380,14 @@ fn source_of(file: &Path) -> Option<model::names::Text> {
 fn next_steps(plugin: &Plugin) {
     let name = &plugin.name;
     if !plugin.ungranted.is_empty() {
-        note(&format!("it may do nothing yet: loopback plugin grant {name} …"));
+        note(&format!(
+            "it may do nothing yet: loopback plugin grant {name} …"
+        ));
     }
     if !plugin.configured {
-        note(&format!("it wants a configuration: loopback plugin configure {name} -f FILE"));
+        note(&format!(
+            "it wants a configuration: loopback plugin configure {name} -f FILE"
+        ));
     }
     note(&format!("then: loopback plugin enable {name}"));
 }

@@ -4,12 +4,12 @@
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
+use api::Paging;
 use api::v1::InWorkspace;
 use api::v1::secret::{
     DeleteSecret, ListSecrets, MAX_SECRET_BYTES, OfSecret, Secret, SecretText, SetSecret,
     SetSecretValue,
 };
-use api::Paging;
 use clap::Subcommand;
 use model::Timestamp;
 use model::names::Name;

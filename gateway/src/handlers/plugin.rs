@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::call::Call;
 use crate::plugins::package::{self, Coming};
-use crate::plugins::view;
+use crate::plugins::{values, view};
 use crate::state::catalog::Kept;
 use crate::state::change::Entry;
 use crate::state::plugin_records::{
@@ -64,7 +64,11 @@ pub async fn install_plugin(
     let _turn = app.plugins.turn()?;
     let bytes = receive(&parts, body).await?;
     let digest = PluginDigest::of(&bytes);
-    let coming = coming(&call, call.query.signature.clone(), call.query.source.as_ref());
+    let coming = coming(
+        &call,
+        call.query.signature.clone(),
+        call.query.source.as_ref(),
+    );
     let admitted = package::admit(&app, bytes, coming).await;
     let (component, loaded) = match admitted {
         Ok(admitted) => admitted,
@@ -77,6 +81,10 @@ pub async fn install_plugin(
         let detail = format!("{most} plugins are installed, as many as plugins.installed allows");
         return Err(Error::conflict(detail));
     }
+    if app.catalog.read().plugins.contains_key(&name) {
+        return Err(taken(&name));
+    }
+    values::purge(&*app.store, &name).await?;
     let configuration = package::carried_over(&app, &loaded, None).await?;
     let mut record = PluginRecordV1::installed(name.clone(), component, call.meta.now);
     if let Some(text) = configuration {
@@ -94,19 +102,24 @@ pub async fn install_plugin(
         .with("version", &record.present.manifest.version)
         .with("kind", record.present.kind)
         .with("source", &record.present.source)
-        .with("signed_by", record.present.signed_by.as_deref().unwrap_or("nobody"))
+        .with(
+            "signed_by",
+            record.present.signed_by.as_deref().unwrap_or("nobody"),
+        )
         .in_deployment(&mut batch);
     let reply = view::plugin(&app.plugins, &record);
     match call.try_finish(&app, batch, &reply).await? {
         Ok(()) => Ok(reply),
-        Err(CommitError::Conflict { key: at, .. }) if at == key => Err(Error {
-            field: Some("name"),
-            ..Error::new(
-                ProblemCode::NameTaken,
-                format!("a plugin `{name}` is installed; upgrade it, or choose another name"),
-            )
-        }),
+        Err(CommitError::Conflict { key: at, .. }) if at == key => Err(taken(&name)),
         Err(error) => Err(error.into()),
+    }
+}
+
+fn taken(name: &Name) -> Error {
+    let detail = format!("a plugin `{name}` is installed; upgrade it, or choose another name");
+    Error {
+        field: Some("name"),
+        ..Error::new(ProblemCode::NameTaken, detail)
     }
 }
 
@@ -122,7 +135,11 @@ pub async fn upgrade_plugin(
     let _turn = app.plugins.turn()?;
     let bytes = receive(&parts, body).await?;
     let digest = PluginDigest::of(&bytes);
-    let coming = coming(&call, call.query.signature.clone(), call.query.source.as_ref());
+    let coming = coming(
+        &call,
+        call.query.signature.clone(),
+        call.query.source.as_ref(),
+    );
     let upgraded = async {
         let (component, loaded) = package::admit(&app, bytes, coming).await?;
         let kept = find(&app, &name)?;
@@ -150,7 +167,10 @@ pub async fn upgrade_plugin(
     note(&mut record, &call, what, digest);
     let entry = entry(&call, what, &name, digest)
         .with("before", kept.present.digest)
-        .with("source", call.query.source.as_ref().map_or("", |text| text.as_str()));
+        .with(
+            "source",
+            call.query.source.as_ref().map_or("", |text| text.as_str()),
+        );
     let reply = UpgradedPlugin {
         outcome,
         plugin: view::plugin(&app.plugins, &record),
@@ -185,12 +205,19 @@ pub async fn approve_plugin_upgrade(
     let digest = record.present.digest;
     let widening = before.pending.iter().flat_map(|it| &it.widening);
     let more: Vec<_> = widening.map(|more| more.need.as_str()).collect();
-    finish(&app, call, &kept, record, "plugin.upgrade.approve", |entry| {
-        entry
-            .with("before", before.present.digest)
-            .with("more", more.join(", "))
-            .with("after", digest)
-    })
+    finish(
+        &app,
+        call,
+        &kept,
+        record,
+        "plugin.upgrade.approve",
+        |entry| {
+            entry
+                .with("before", before.present.digest)
+                .with("more", more.join(", "))
+                .with("after", digest)
+        },
+    )
     .await
 }
 
@@ -317,7 +344,11 @@ fn summary(entry: Entry, grant: &Grant) -> Entry {
     let hosts: Vec<_> = grant
         .http
         .iter()
-        .flat_map(|rule| rule.hosts.iter().map(|host| format!("{}={host}", rule.need)))
+        .flat_map(|rule| {
+            rule.hosts
+                .iter()
+                .map(|host| format!("{}={host}", rule.need))
+        })
         .collect();
     let secrets: Vec<_> = grant
         .secrets
@@ -360,7 +391,10 @@ pub async fn configure_plugin(app: Arc<App>, call: Call<ConfigurePlugin>) -> Res
     let loaded = loaded.map_err(|fault| Error::conflict(fault.message))?;
     let findings = package::findings(&app, &loaded, &text).await;
     let findings = findings.map_err(|fault| {
-        let detail = format!("the plugin cannot judge it: [{}] {}", fault.code, fault.message);
+        let detail = format!(
+            "the plugin cannot judge it: [{}] {}",
+            fault.code, fault.message
+        );
         Error::invalid("configuration", model::names::clean(&detail, 1024))
     })?;
     if package::accepts(&findings) == Accepts::No {
@@ -418,7 +452,10 @@ pub async fn remove_plugin(app: Arc<App>, call: Call<RemovePlugin>) -> Result<No
     batch.require(&key, Condition::RevIs(kept.rev));
     batch.delete(&key);
     entry(&call, "plugin.remove", &kept.name, kept.present.digest).in_deployment(&mut batch);
-    call.finish(&app, batch, Nothing {}).await
+    let reply = call.finish(&app, batch, Nothing {}).await?;
+    // What is left over when this is cut short goes before another of this name is installed.
+    values::purge(&*app.store, &kept.name).await?;
+    Ok(reply)
 }
 
 /// Has a plugin look whether it works.

@@ -118,9 +118,8 @@ fn value_of(body: SetSecret) -> Result<Zeroizing<Vec<u8>>> {
             let text = Zeroizing::new(text.0);
             let bytes = data_encoding::BASE64.decode(text.as_bytes());
             // What the decoder says has a byte of the value in it.
-            let bytes = bytes.map_err(|_| {
-                Error::invalid("value_base64", "it is not base64 with its padding")
-            })?;
+            let bytes = bytes
+                .map_err(|_| Error::invalid("value_base64", "it is not base64 with its padding"))?;
             Zeroizing::new(bytes)
         }
         _ => {

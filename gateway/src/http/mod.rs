@@ -123,10 +123,7 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded_upload::<InstallPlugin, _, _>(plugin::install_plugin)
         .guarded::<GetPlugin, _, _>(plugin::get_plugin)
         .guarded_upload::<UpgradePlugin, _, _>(plugin::upgrade_plugin)
-        .guarded_within::<ApprovePluginUpgrade, _, _>(
-            LOAD_WITHIN,
-            plugin::approve_plugin_upgrade,
-        )
+        .guarded_within::<ApprovePluginUpgrade, _, _>(LOAD_WITHIN, plugin::approve_plugin_upgrade)
         .guarded::<RollbackPlugin, _, _>(plugin::rollback_plugin)
         .guarded::<GrantPlugin, _, _>(plugin::grant_plugin)
         .guarded::<GetPluginConfiguration, _, _>(plugin::get_plugin_configuration)

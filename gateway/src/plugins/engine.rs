@@ -105,16 +105,21 @@ pub trait Engine: Send + Sync {
     ) -> Result<String, Fault>;
 
     /// Makes a component callable under a name.
-    fn start(&self, name: &Name, component: &Component, settings: Settings) -> Arc<dyn Instance>;
+    fn start(
+        &self,
+        name: &Name,
+        component: &Component,
+        settings: Settings,
+    ) -> Result<Arc<dyn Instance>, Fault>;
 }
 
 /// A plugin that can be called.
 #[async_trait]
 pub trait Instance: Send + Sync {
     /// Other code, or other settings. Calls under way end on what they began with.
-    fn replace(&self, component: &Component, settings: Settings);
+    fn replace(&self, component: &Component, settings: Settings) -> Result<(), Fault>;
 
-    /// Asks how it is. Nothing to say where it does not tell.
+    /// Asks how it is: whether it still stands by its present configuration.
     async fn probe(&self) -> Result<Vec<PluginFinding>, Fault>;
 
     /// At most `limit` lines after the one with this number.

@@ -17,11 +17,13 @@
 
 pub mod engine;
 pub mod host;
+pub mod no_way_out;
 pub mod outcome;
 pub mod package;
 pub mod reconcile;
 pub mod schema;
 pub mod secrets;
+pub mod values;
 pub mod view;
 
 use std::collections::BTreeMap;

@@ -101,12 +101,18 @@ pub async fn load_recorded(app: &App, record: &ComponentV1) -> Result<Component,
         .await;
     let bytes = bytes.map_err(|error| {
         let why = model::error_chain(&error).to_string();
-        Fault::new("no_component", format!("the component cannot be read: {why}"))
+        Fault::new(
+            "no_component",
+            format!("the component cannot be read: {why}"),
+        )
     })?;
     app.plugins.vouched(&bytes, record.signature.as_deref())?;
     let component = load(app, bytes).await?;
     if component.digest != record.digest {
-        return Err(Fault::new("swapped", "another component was loaded than was installed"));
+        return Err(Fault::new(
+            "swapped",
+            "another component was loaded than was installed",
+        ));
     }
     Ok(component)
 }
@@ -146,7 +152,10 @@ pub async fn findings(
     if !by_schema.is_empty() {
         return Ok(by_schema);
     }
-    app.plugins.engine().check_config(component, configuration).await
+    app.plugins
+        .engine()
+        .check_config(component, configuration)
+        .await
 }
 
 /// Whether findings stand in the way.
@@ -187,11 +196,7 @@ pub async fn carried_over(
 }
 
 /// Keeps a configuration.
-pub async fn keep_configuration(
-    app: &App,
-    text: String,
-    at: Timestamp,
-) -> Result<ConfigurationV1> {
+pub async fn keep_configuration(app: &App, text: String, at: Timestamp) -> Result<ConfigurationV1> {
     let kept = app.commands.objects.put(text.into()).await;
     let kept = kept.map_err(|error| Error::internal(&error))?;
     Ok(ConfigurationV1 {
@@ -206,7 +211,10 @@ pub async fn read_configuration(app: &App, kept: &ConfigurationV1) -> Result<Str
     let bytes = app.commands.objects.get(&kept.object(), most).await;
     let bytes = bytes.map_err(|error| {
         let why = model::error_chain(&error).to_string();
-        Fault::new("no_configuration", format!("the configuration cannot be read: {why}"))
+        Fault::new(
+            "no_configuration",
+            format!("the configuration cannot be read: {why}"),
+        )
     })?;
     String::from_utf8(bytes.to_vec())
         .map_err(|_| Fault::new("no_configuration", "the configuration is not text"))

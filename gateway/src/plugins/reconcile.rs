@@ -74,12 +74,18 @@ async fn pass(app: &App) {
         let now = app.uptime();
         let due = enabled.iter().filter_map(|plugin| {
             let wanted = wanted(plugin)?;
-            let entry = running.entry(plugin.name.clone()).or_insert_with(Running::new);
+            let entry = running
+                .entry(plugin.name.clone())
+                .or_insert_with(Running::new);
             entry.due(&wanted, now).then_some((plugin, wanted))
         });
         due.collect()
     };
-    join_all(due.into_iter().map(|(plugin, wanted)| bring(app, plugin, wanted))).await;
+    join_all(
+        due.into_iter()
+            .map(|(plugin, wanted)| bring(app, plugin, wanted)),
+    )
+    .await;
 }
 
 fn wanted(plugin: &PluginRecordV1) -> Option<Wanted> {
@@ -125,9 +131,12 @@ impl Running {
 /// Loads a plugin as wanted, or notes why not.
 async fn bring(app: &App, plugin: &PluginRecordV1, wanted: Wanted) {
     let name = &plugin.name;
-    let failures = match load(app, plugin).await {
-        Ok((component, settings)) => {
-            app.plugins.put(app, name, &component, settings, wanted);
+    let loaded = match load(app, plugin).await {
+        Ok((component, settings)) => app.plugins.put(name, &component, settings, wanted),
+        Err(fault) => Err(fault),
+    };
+    let failures = match loaded {
+        Ok(()) => {
             tracing::info!(plugin = %name, digest = %plugin.present.digest, version = plugin.present.manifest.version, "a plugin is loaded");
             return;
         }
@@ -164,23 +173,20 @@ async fn load(
 impl Plugins {
     fn put(
         &self,
-        app: &App,
         name: &Name,
         component: &super::engine::Component,
         settings: Settings,
         wanted: Wanted,
-    ) {
-        // Whoever disabled it meanwhile has taken the entry away, or will with the next pass.
+    ) -> Result<(), Fault> {
         let mut running = self.running();
-        let Some(entry) = running.get_mut(name) else {
-            return;
-        };
-        let instance = match entry.loaded.take() {
+        // Whoever disabled it meanwhile is noticed by the next pass, which takes it away.
+        let entry = running.entry(name.clone()).or_insert_with(Running::new);
+        let instance = match &entry.loaded {
             Some(loaded) => {
-                loaded.instance.replace(component, settings);
-                loaded.instance
+                loaded.instance.replace(component, settings)?;
+                Arc::clone(&loaded.instance)
             }
-            None => app.plugins.engine().start(name, component, settings),
+            None => self.engine.start(name, component, settings)?,
         };
         *entry = Running {
             status: RunningStatus::Ready,
@@ -190,6 +196,7 @@ impl Plugins {
             }),
             ..Running::new()
         };
+        Ok(())
     }
 
     /// Notes a failure, and answers how many there were in a row.

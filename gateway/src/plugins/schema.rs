@@ -82,7 +82,10 @@ impl Schema {
                 "the plugin has no configuration; `{}` is the only one".into(),
             )],
             Some(_) if !configuration.is_object() => {
-                vec![finding(String::new(), "a configuration is a JSON object".into())]
+                vec![finding(
+                    String::new(),
+                    "a configuration is a JSON object".into(),
+                )]
             }
             Some(validator) => validator
                 .iter_errors(configuration)
@@ -187,7 +190,9 @@ impl<'a> Measuring<'a> {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
         if self.patterns > MOST_PATTERNS {
-            return Err(SchemaFault(format!("it has more than {MOST_PATTERNS} patterns")));
+            return Err(SchemaFault(format!(
+                "it has more than {MOST_PATTERNS} patterns"
+            )));
         }
         Ok(sum)
     }
@@ -200,7 +205,9 @@ impl<'a> Measuring<'a> {
             }
             None => {}
         }
-        let pointer = to.strip_prefix('#').filter(|pointer| pointer.starts_with('/'));
+        let pointer = to
+            .strip_prefix('#')
+            .filter(|pointer| pointer.starts_with('/'));
         // Percent-encoding would let one place have many names.
         let pointer = pointer.filter(|pointer| !pointer.contains('%'));
         let found = pointer.and_then(|pointer| self.root.pointer(pointer));
@@ -262,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn abuse_33_a_schema_cannot_cost_more_than_a_glance() {
+    fn a_schema_cannot_cost_more_than_a_glance() {
         let mut doubling = serde_json::Map::new();
         for step in 0..40 {
             let next = json!({ "$ref": format!("#/$defs/d{}", step + 1) });
@@ -275,7 +282,10 @@ mod tests {
         }
         let table = [
             (json!({ "$ref": "#" }), "leads nowhere"),
-            (json!({ "$ref": "https://example.com/schema" }), "leads nowhere"),
+            (
+                json!({ "$ref": "https://example.com/schema" }),
+                "leads nowhere",
+            ),
             (json!({ "$ref": "file:///etc/passwd" }), "leads nowhere"),
             (json!({ "$id": "https://example.com/" }), "`$id`"),
             (json!({ "$dynamicRef": "#a" }), "`$dynamicRef`"),
@@ -293,7 +303,10 @@ mod tests {
             ),
             (json!({ "$ref": "#/$defs/d0", "$defs": doubling }), "deep"),
             (deep, "deep"),
-            (json!({ "$schema": "http://json-schema.org/draft-07/schema#" }), "2020-12"),
+            (
+                json!({ "$schema": "http://json-schema.org/draft-07/schema#" }),
+                "2020-12",
+            ),
             (json!({ "pattern": "(?=a)b" }), ""),
             (json!({ "pattern": "(a{1000}){1000}" }), ""),
             (json!({ "type": "no such type" }), ""),

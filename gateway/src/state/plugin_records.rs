@@ -366,8 +366,11 @@ mod tests {
             "http":[{"need":"web","hosts":["a.example.com"],"networks":["10.0.0.0/8"],"tls_profiles":["p"]}],
             "tls_profiles":{"p":{"keys":["00"]},"q":"insecure"},
             "secrets":{"k":{"workspace":"wsp_00000000000000000000000000","secret":"x"}}}"#;
-        let mut record =
-            PluginRecordV1::installed("a".parse().unwrap(), component(1), Timestamp::from_millis(1));
+        let mut record = PluginRecordV1::installed(
+            "a".parse().unwrap(),
+            component(1),
+            Timestamp::from_millis(1),
+        );
         record.previous = Some(component(2));
         record.pending = Some(PendingV1 {
             component: component(3),

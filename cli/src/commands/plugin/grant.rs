@@ -55,7 +55,9 @@ impl FromStr for HttpArg {
         let (host, port) = match server.rsplit_once(':') {
             // A bare IPv6 address has colons of its own.
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-                let port = port.parse().map_err(|_| format!("`{port}` is not a port"))?;
+                let port = port
+                    .parse()
+                    .map_err(|_| format!("`{port}` is not a port"))?;
                 (host, Some(port))
             }
             _ => (server, None),
@@ -228,8 +230,17 @@ mod tests {
         );
         assert_eq!(parsed("hook=192.0.2.1:80"), ("192.0.2.1".into(), Some(80)));
         assert_eq!(parsed("hook=2001:db8::1"), ("2001:db8::1".into(), None));
-        assert_eq!(parsed("hook=[2001:db8::1]:80"), ("2001:db8::1".into(), Some(80)));
-        for text in ["a.example.com", "hook=", "hook=A.com", "hook=a.com:x", "h k=a.com"] {
+        assert_eq!(
+            parsed("hook=[2001:db8::1]:80"),
+            ("2001:db8::1".into(), Some(80))
+        );
+        for text in [
+            "a.example.com",
+            "hook=",
+            "hook=A.com",
+            "hook=a.com:x",
+            "h k=a.com",
+        ] {
             assert!(text.parse::<HttpArg>().is_err(), "{text}");
         }
     }
@@ -237,7 +248,10 @@ mod tests {
     #[test]
     fn a_secret_is_named_with_its_workspace() {
         let arg: SecretArg = "key=shop/main/smtp".parse().expect("a secret");
-        assert_eq!((arg.workspace.as_str(), arg.secret.as_str()), ("shop/main", "smtp"));
+        assert_eq!(
+            (arg.workspace.as_str(), arg.secret.as_str()),
+            ("shop/main", "smtp")
+        );
         assert!("key=smtp".parse::<SecretArg>().is_err());
     }
 }

@@ -50,7 +50,11 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 pub(crate) struct Passed {
     /// What loopback-plugin is told
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGUMENT"
+    )]
     arguments: Vec<OsString>,
 }
 

@@ -14,7 +14,10 @@ pub(super) fn list(plugins: &[Plugin], now: Timestamp) -> Table {
     for plugin in plugins {
         let waiting = plugin.pending.as_ref();
         let version = match waiting {
-            Some(pending) => format!("{} ({} waits)", plugin.present.version, pending.version.version),
+            Some(pending) => format!(
+                "{} ({} waits)",
+                plugin.present.version, pending.version.version
+            ),
             None => plugin.present.version.clone(),
         };
         table.row([
@@ -75,7 +78,11 @@ pub(super) fn one(plugin: &Plugin, now: Timestamp) -> Table {
     table.property("description", present.description.to_string());
     table.property("source", present.source.as_str());
     let signed = Cell::new(present.signed_by.as_deref().unwrap_or("nobody"));
-    let tone = if present.signed_by.is_some() { Tone::Good } else { Tone::Warn };
+    let tone = if present.signed_by.is_some() {
+        Tone::Good
+    } else {
+        Tone::Warn
+    };
     table.property("signed by", signed.tone(tone));
     table.property("installed", time_text(now, present.installed_at));
     table.property("by", present.installed_by.as_str());
@@ -129,7 +136,12 @@ fn granted(table: &mut Table, plugin: &Plugin) {
         table.property("secret", text);
     }
     for rule in &grant.datagrams {
-        let text = format!("{}: {} ports {}", rule.need, words(&rule.networks), words(&rule.ports));
+        let text = format!(
+            "{}: {} ports {}",
+            rule.need,
+            words(&rule.networks),
+            words(&rule.ports)
+        );
         table.property("datagrams", text);
     }
     if let Some(state) = grant.state {
@@ -196,7 +208,10 @@ pub(super) fn health(health: &PluginHealth) -> Table {
 }
 
 pub(super) fn log_line(line: &PluginLogLine) -> String {
-    let mut text = format!("{} {:5} {} {}", line.at, line.level, line.call, line.message);
+    let mut text = format!(
+        "{} {:5} {} {}",
+        line.at, line.level, line.call, line.message
+    );
     for (name, value) in &line.fields {
         text.push_str(&format!(" {name}={value}"));
     }

@@ -23,7 +23,12 @@ const MOST_PEM: usize = 64 << 10;
 /// waits. A rule for a need that nobody has is most likely a slip of the keyboard, and would
 /// come into force with some later version that nobody thought of.
 pub fn check_grant(grant: &Grant, needs: &[&Needs]) -> Result<(), GrantFault> {
-    let fault = |at: String, what: &str| Err(GrantFault { at, what: what.into() });
+    let fault = |at: String, what: &str| {
+        Err(GrantFault {
+            at,
+            what: what.into(),
+        })
+    };
     if let Some((name, least, most)) = grant.limits.out_of_range() {
         return fault(
             format!("limits.{name}"),
@@ -84,7 +89,10 @@ pub fn check_grant(grant: &Grant, needs: &[&Needs]) -> Result<(), GrantFault> {
             .iter()
             .find(|name| !grant.tls_profiles.contains_key(*name))
         {
-            return fault(at, &format!("there is no tls_profile `{name}` in the grant"));
+            return fault(
+                at,
+                &format!("there is no tls_profile `{name}` in the grant"),
+            );
         }
         if let Some(name) = rule
             .secrets

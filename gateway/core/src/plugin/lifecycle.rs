@@ -93,7 +93,9 @@ pub enum Refusal {
     #[error("this very component is what is installed")]
     SameDigest,
     /// Something else altogether.
-    #[error("the component is {found}, and {installed} is installed; install it under a name of its own")]
+    #[error(
+        "the component is {found}, and {installed} is installed; install it under a name of its own"
+    )]
     Another {
         /// What came.
         found: String,
@@ -101,7 +103,9 @@ pub enum Refusal {
         installed: String,
     },
     /// Going back is a decision of its own.
-    #[error("version {found} is older than {installed}, which is installed; roll back, or remove the plugin first")]
+    #[error(
+        "version {found} is older than {installed}, which is installed; roll back, or remove the plugin first"
+    )]
     Downgrade {
         /// What came.
         found: String,

@@ -150,7 +150,9 @@ fn an_upgrade_that_needs_more_waits_and_what_runs_goes_on() {
         "what is enabled cannot run without what it needs"
     );
     let granted = held.granted(grant(3, 3)).expect("for what waits");
-    let live = granted.approve(digest, Accepts::Yes).expect("it is approved");
+    let live = granted
+        .approve(digest, Accepts::Yes)
+        .expect("it is approved");
     assert_eq!(live.present.digest, digest);
     let back = live.rollback(Accepts::Yes).expect("there was one before");
     assert_eq!(back.present, package(0, 1, 1));
@@ -214,7 +216,10 @@ fn a_grant_answers_needs_and_nothing_else() {
         check_grant(&grant, &[&needs]).map_err(|fault| fault.to_string())
     };
     let binding = r#"{"workspace":"wsp_00000000000000000000000000","secret":"x"}"#;
-    assert_eq!(fault(&format!(r#"{{"secrets":{{"s0":{binding}}}}}"#)), Ok(()));
+    assert_eq!(
+        fault(&format!(r#"{{"secrets":{{"s0":{binding}}}}}"#)),
+        Ok(())
+    );
     let table = [
         (
             format!(r#"{{"secrets":{{"s1":{binding}}}}}"#),
