@@ -123,6 +123,8 @@ problems! {
     RangeNotSatisfiable "range_not_satisfiable" 416 "the content ends before the range begins",
     /// A field has a value that is not allowed.
     Invalid "invalid" 422 "a value is not allowed",
+    /// A plugin is not signed by a key that is trusted here.
+    BadSignature "bad_signature" 422 "the signature is missing or not good",
     /// Too many requests.
     RateLimited "rate_limited" 429 "too many requests",
     /// Header fields are larger than allowed.

@@ -12,6 +12,8 @@ pub mod file;
 pub mod host;
 pub mod monitoring;
 pub mod people;
+pub mod plugin;
+pub mod secret;
 pub mod system;
 pub mod tenancy;
 
@@ -40,6 +42,8 @@ pub fn operations() -> Vec<Operation> {
         diagnose::operations(),
         file::operations(),
         event::operations(),
+        secret::operations(),
+        plugin::operations(),
         audit::operations(),
         certificate_authority::operations(),
     ]

@@ -315,7 +315,7 @@ mod tests {
         for code in ProblemCode::ALL {
             let expected = match code {
                 MalformedRequest | BodyTooLarge | UnsupportedMediaType | Invalid
-                | RangeNotSatisfiable => 2,
+                | RangeNotSatisfiable | BadSignature => 2,
                 NotFound | NoSuchExporter | Gone => 3,
                 Unauthenticated | Forbidden | ExceedsMaker | ForeignOrigin | PolicyDenied
                 | ApprovalRequired => 4,

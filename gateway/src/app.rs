@@ -30,6 +30,7 @@ use crate::link::registry::Links;
 use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
+use crate::plugins::Plugins;
 use crate::rate::{Limits, Quota};
 use crate::releases::Releases;
 use crate::scrape::Scrapes;
@@ -60,7 +61,7 @@ pub struct App {
     /// Keeps the catalog current.
     pub mirror: Mirror,
     /// Server secrets.
-    pub keys: ServerKeys,
+    pub keys: Arc<ServerKeys>,
     /// The one-time secret of the first run.
     pub owner_secret: OwnerSecret,
     /// Certificates.
@@ -97,6 +98,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Agent releases.
     pub releases: Releases,
+    /// Plugins.
+    pub plugins: Plugins,
     /// Everything that runs.
     pub tasks: Tasks,
     /// When this gateway started, on the monotonic clock.

@@ -63,6 +63,8 @@ pub struct Config {
     pub mass_loss: MassLoss,
     /// Limits on peers.
     pub limits: Limits,
+    /// Plugins.
+    pub plugins: Plugins,
     /// Logs.
     pub log: Log,
 }
@@ -137,6 +139,20 @@ pub struct Limits {
     pub connections: usize,
     /// HTTP connections of one source.
     pub connections_per_source: usize,
+}
+
+/// Plugins: whose are taken, and how many are at work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Plugins {
+    /// Keys whose plugins are taken: the keys themselves or files of them.
+    pub trusted_keys: Vec<String>,
+    /// Whether only plugins with a signature by one of them are taken.
+    pub signed_only: bool,
+    /// Plugins that may be installed.
+    pub installed: usize,
+    /// Calls of plugins at a time.
+    pub calls: usize,
 }
 
 /// Logs, on standard error.
@@ -214,6 +230,7 @@ impl Default for Config {
             agent_tokens: AgentTokens::default(),
             mass_loss: MassLoss::default(),
             limits: Limits::default(),
+            plugins: Plugins::default(),
             log: Log::default(),
         }
     }
@@ -273,6 +290,19 @@ impl Default for Limits {
     }
 }
 
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            trusted_keys: Vec::new(),
+            // Who wants to run what nobody vouches for says so.
+            signed_only: true,
+            installed: 64,
+            // Each may take its limit of memory, 128 MiB unless a grant says otherwise.
+            calls: 32,
+        }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self {
@@ -280,6 +310,26 @@ impl Default for Log {
             filter: "info".to_owned(),
         }
     }
+}
+
+/// Keys as a list in the configuration names them.
+fn keys(key: &'static str, entries: &[String]) -> Result<Vec<PublicKey>, ConfigError> {
+    let mut keys = Vec::new();
+    for entry in entries {
+        // The text of a key has colons and its own prefix; a path that looks like
+        // that can be written with ./ in front.
+        let text = if entry.starts_with("loopback-release-") {
+            entry.clone()
+        } else {
+            let bytes =
+                files::read_public(Path::new(entry), FILE_LIMIT).map_err(ConfigError::Read)?;
+            String::from_utf8(bytes).map_err(|_| invalid(key, format!("{entry} is not text")))?
+        };
+        let found = PublicKey::parse_list(&text)
+            .map_err(|error| invalid(key, format!("{entry}: {error}")))?;
+        keys.extend(found);
+    }
+    Ok(keys)
 }
 
 impl Config {
@@ -316,23 +366,12 @@ impl Config {
 
     /// The keys of [`release_keys`](Self::release_keys), files read.
     pub fn trusted_release_keys(&self) -> Result<Vec<PublicKey>, ConfigError> {
-        let mut keys = Vec::new();
-        for entry in &self.release_keys {
-            // The text of a key has colons and its own prefix; a path that looks like
-            // that can be written with ./ in front.
-            let text = if entry.starts_with("loopback-release-") {
-                entry.clone()
-            } else {
-                let bytes =
-                    files::read_public(Path::new(entry), FILE_LIMIT).map_err(ConfigError::Read)?;
-                String::from_utf8(bytes)
-                    .map_err(|_| invalid("release_keys", format!("{entry} is not text")))?
-            };
-            let found = PublicKey::parse_list(&text)
-                .map_err(|error| invalid("release_keys", format!("{entry}: {error}")))?;
-            keys.extend(found);
-        }
-        Ok(keys)
+        keys("release_keys", &self.release_keys)
+    }
+
+    /// The keys of [`trusted_keys`](Plugins::trusted_keys), files read.
+    pub fn trusted_plugin_keys(&self) -> Result<Vec<PublicKey>, ConfigError> {
+        keys("plugins.trusted_keys", &self.plugins.trusted_keys)
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {

@@ -8,7 +8,8 @@
 //!   so a slow password hash would add nothing, and a keyed one makes a stolen store
 //!   useless for checking guesses;
 //! * *audit*: the master of the audit chains;
-//! * *seal*: AES-256-GCM for secrets that must be read back.
+//! * *seal*: AES-256-GCM for secrets that must be read back;
+//! * *plugin cache*: what compiled plugins are authenticated with before they are run.
 //!
 //! Losing the master key invalidates every token and breaks the audit chain, so a
 //! damaged file is refused and never replaced: the text of the file carries a check
@@ -84,6 +85,7 @@ pub struct ServerKeys {
     audit: Key,
     seal: LessSafeKey,
     reset: Key,
+    plugin_cache: Key,
 }
 
 /// Wiped when dropped.
@@ -122,6 +124,7 @@ impl ServerKeys {
             audit: part("loopback audit key v1"),
             seal: LessSafeKey::new(seal),
             reset: part("loopback stateless reset key v1"),
+            plugin_cache: part("loopback plugin cache key v1"),
         }
     }
 
@@ -143,6 +146,11 @@ impl ServerKeys {
     /// What makes connections of the life before recognisable after a restart.
     pub fn reset_key(&self) -> &[u8; 32] {
         &self.reset
+    }
+
+    /// What compiled plugins are authenticated with: whoever has it runs code in the gateway.
+    pub fn plugin_cache_key(&self) -> &[u8; 32] {
+        &self.plugin_cache
     }
 
     /// Encrypts `plain`. `context` says what it is (which record, which field) and

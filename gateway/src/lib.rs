@@ -12,6 +12,7 @@
 //! known, [`http`] and [`handlers`] how people change it, [`link`] how hosts do,
 //! [`command`] what is run on them, [`diagnose`] how they are looked into, [`reconcile`] what happens by itself, [`serve`] the order of start and stop,
 //! [`command`] what is run on them, [`transfer`] what is brought there and back, [`reconcile`] what happens by itself, [`serve`] the order of start and stop,
+//! [`plugins`] what others add,
 //! [`backup`] how a deployment survives its machine.
 
 pub mod admin;
@@ -35,6 +36,7 @@ pub mod link;
 pub mod log;
 pub mod metrics;
 pub mod policy;
+pub mod plugins;
 pub mod rate;
 pub mod reconcile;
 pub mod refusals;

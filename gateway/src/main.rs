@@ -15,8 +15,14 @@ use gateway::backup::BackupError;
 use gateway::backup::restore::Choices;
 use gateway::commands;
 use gateway::config::Config;
+use gateway::plugins::host::COMPILE;
 
 fn main() -> ExitCode {
+    // Not a command for people: how the gateway has plugins compiled, in a process of its own.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == COMPILE) {
+        return plugin_host::compile_main(arguments);
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

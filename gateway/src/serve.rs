@@ -42,6 +42,9 @@ use crate::link::registry::Links;
 use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
+use crate::plugins::engine::Engine;
+use crate::plugins::no_way_out::NoWayOut;
+use crate::plugins::{self, Plugins, host};
 use crate::reconcile;
 use crate::releases::Releases;
 use crate::scrape::Scrapes;
@@ -80,6 +83,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Starts everything.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
+    start_with(config, |place| host::engine(place, Arc::new(NoWayOut))).await
+}
+
+/// Starts everything, with another engine for plugins than the real one.
+pub async fn start_with(
+    config: Config,
+    engine: impl FnOnce(&host::Place<'_>) -> anyhow::Result<Arc<dyn Engine>>,
+) -> anyhow::Result<Running> {
     let started = Instant::now();
     let state = config.state_dir.clone();
     files::ensure_private_dir(&state)?;
@@ -93,6 +104,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     } else {
         ServerKeys::load(&keys_dir)?
     };
+    let keys = Arc::new(keys);
     let deployment = deployment_id(&state, fresh)?;
     let (ca_dir, now) = (state.join("ca"), wall_clock());
     if fresh {
@@ -142,7 +154,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         owner_secret.ensure()?
     }
 
+    let engine = engine(&host::Place {
+        config: &config,
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        keys: &keys,
+    });
+    let plugins = Plugins::new(&config, engine.context("prepare to run plugins")?)?;
     let app = Arc::new(App {
+        plugins,
         deployment,
         restored,
         store: Arc::clone(&store) as Arc<dyn Store>,
@@ -179,6 +198,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     signal::spawn(&app);
     app.tasks
         .spawn_critical("commands", command::run(Arc::clone(&app)));
+    app.tasks
+        .spawn_critical("plugins", plugins::reconcile::run(Arc::clone(&app)));
     app.tasks
         .spawn("store", watch_store(Arc::clone(&app), Arc::clone(&store)));
     app.tasks.spawn_critical(

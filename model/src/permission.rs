@@ -81,6 +81,24 @@ permissions! {
     DeploymentAuditExport "deployment.audit.export",
     /// Read the key that verifies an export of the deployment's trail.
     DeploymentAuditKeyRead "deployment.audit.key.read",
+    /// Put plugins into the deployment. They can do nothing until they are granted something.
+    DeploymentPluginInstall "deployment.plugin.install",
+    /// See plugins: what they need, what they were given, how they are.
+    DeploymentPluginList "deployment.plugin.list",
+    /// Replace plugins by other versions, approve what these need more, and go back.
+    DeploymentPluginUpgrade "deployment.plugin.upgrade",
+    /// Say what plugins may do: for which workspaces, with which servers and secrets.
+    DeploymentPluginGrant "deployment.plugin.grant",
+    /// Configure plugins.
+    DeploymentPluginConfigure "deployment.plugin.configure",
+    /// Enable and disable plugins.
+    DeploymentPluginEnable "deployment.plugin.enable",
+    /// Have plugins look whether they work.
+    DeploymentPluginCheck "deployment.plugin.check",
+    /// Remove plugins.
+    DeploymentPluginRemove "deployment.plugin.remove",
+    /// Read what plugins log.
+    DeploymentPluginLogRead "deployment.plugin.log.read",
 
     /// Make projects.
     ProjectCreate "project.create",
@@ -125,6 +143,13 @@ permissions! {
     WorkspaceBreakGlass "project.workspace.break_glass",
     /// Read the key that verifies an export of a workspace's trail.
     WorkspaceAuditKeyRead "project.workspace.audit.key.read",
+
+    /// Set secrets that plugins use, and have plugins use them.
+    WorkspaceSecretWrite "project.workspace.secret.write",
+    /// See which secrets there are. Nobody can read one.
+    WorkspaceSecretList "project.workspace.secret.list",
+    /// Delete secrets that no plugin uses.
+    WorkspaceSecretDelete "project.workspace.secret.delete",
 
     /// Make agent tokens: a path for machines into the workspace.
     AgentTokenCreate "project.workspace.agent_token.create",

@@ -9,6 +9,8 @@ mod matrix;
 mod monitoring_files;
 mod paths;
 mod policy;
+mod plugins;
 mod requests;
+mod secrets;
 mod signals;
 mod successor;

@@ -264,6 +264,8 @@ fn path_in(operation: &Operation, workspace: &str, project: &str) -> String {
         "{binding}",
         &model::ids::RoleBindingId::new(birth, [1; 10]).to_string(),
     )
+    .replace("{plugin}", "none")
+    .replace("{secret}", "none")
     .replace("{channel}", "stable")
     .replace("{version}", "0.0.0")
     .replace("{file}", "none")

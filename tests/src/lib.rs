@@ -17,6 +17,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use gateway::app::App;
 use gateway::config::Config;
+use gateway::plugins::engine::Engine;
 use gateway::serve::{self, Running};
 use model::tenancy::Environment;
 use serde_json::Value;
@@ -24,6 +25,7 @@ use tower::ServiceExt as _;
 
 pub mod agent;
 pub mod golden;
+pub mod twin;
 
 /// For whatever a test waits for: only a fault reaches it.
 pub const LIMIT: Duration = Duration::from_secs(40);
@@ -90,13 +92,35 @@ impl TestGateway {
     /// Starts one with a changed configuration.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> anyhow::Result<Self> {
         let state = tempfile::tempdir()?;
+        let running = serve::start(Self::config(&state, change)?).await?;
+        Self::claimed(state, running).await
+    }
+
+    /// Starts one with a changed configuration, and another engine for plugins.
+    pub async fn start_with_engine(
+        engine: Arc<dyn Engine>,
+        change: impl FnOnce(&mut Config),
+    ) -> anyhow::Result<Self> {
+        let state = tempfile::tempdir()?;
+        let config = Self::config(&state, change)?;
+        let running = serve::start_with(config, |_| Ok(engine)).await?;
+        Self::claimed(state, running).await
+    }
+
+    fn config(
+        state: &tempfile::TempDir,
+        change: impl FnOnce(&mut Config),
+    ) -> anyhow::Result<Config> {
         let mut config = Config {
             state_dir: state.path().join("state"),
             listen: "127.0.0.1:0".parse()?,
             ..Config::default()
         };
         change(&mut config);
-        let running = serve::start(config).await?;
+        Ok(config)
+    }
+
+    async fn claimed(state: tempfile::TempDir, running: Running) -> anyhow::Result<Self> {
         let app = Arc::clone(&running.app);
         let (router, _) = gateway::http::routes(Arc::clone(&app));
         let address = running.address;
@@ -125,6 +149,11 @@ impl TestGateway {
             .await?;
         gateway.owner = claimed.key.secret;
         Ok(gateway)
+    }
+
+    /// Its state folder.
+    pub fn state(&self) -> std::path::PathBuf {
+        self.state.path().join("state")
     }
 
     /// Stops it and starts it again on its state, at another port: callers of before

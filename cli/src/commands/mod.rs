@@ -13,9 +13,11 @@ mod cp;
 mod event;
 mod host;
 mod monitoring;
+mod plugin;
 mod project;
 mod role;
 mod run;
+mod secret;
 mod session;
 mod system;
 mod user;
@@ -78,6 +80,12 @@ enum Command {
     /// What a policy allows only when others agree
     #[command(subcommand)]
     Approval(approval::Command),
+    /// Plugins: install, grant, configure, enable, upgrade
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+    /// Secrets that plugins use
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// Projects hold workspaces
     #[command(subcommand)]
     Project(project::Command),
@@ -141,6 +149,8 @@ impl Cli {
             Command::Events(command) => event::run(&mut app, &command),
             Command::AgentToken(command) => agent_token::run(&mut app, command),
             Command::Approval(command) => approval::run(&mut app, command),
+            Command::Plugin(command) => plugin::run(&mut app, command),
+            Command::Secret(command) => secret::run(&mut app, command),
             Command::Project(command) => project::run(&mut app, command),
             Command::Workspace(command) => workspace::run(&mut app, command),
             Command::User(command) => user::run(&mut app, command, model_user_kind(false)),

@@ -14,6 +14,7 @@
 //! * [`diagnose`]: what it shows of itself, held against what it was asked;
 //! * [`liveness`]: connectivity of hosts, mass losses;
 //! * [`pause`]: did the gateway itself stand still;
+//! * [`plugin`]: what becomes of a plugin that somebody installs;
 //! * [`host`], [`identity`], [`seen`]: what becomes of a host, of its identity, of
 //!   what was observed of it;
 //! * [`policy`]: what several policies say together;
@@ -34,6 +35,7 @@ pub mod join;
 pub mod liveness;
 pub mod pause;
 pub mod policy;
+pub mod plugin;
 pub mod refuse;
 pub mod seen;
 pub mod session;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use model::tenancy::LivenessThresholds;
 
 use super::{
-    AgentTokens, Agents, Config, ConfigError, Limits, MassLoss, duration, invalid, seconds,
+    AgentTokens, Agents, Config, ConfigError, Limits, MassLoss, Plugins, duration, invalid, seconds,
 };
 
 /// Ten years: longer is a slip of the keyboard.
@@ -35,6 +35,7 @@ impl Config {
         self.agent_tokens.check()?;
         self.mass_loss.check()?;
         self.limits.check()?;
+        self.plugins.check()?;
         between(
             "shutdown_drain",
             self.shutdown_drain,
@@ -108,6 +109,18 @@ impl MassLoss {
             return Err(invalid("mass_loss.minimum_hosts", "must be at least 1"));
         }
         between("mass_loss.window", self.window, seconds(1), seconds(86_400))
+    }
+}
+
+impl Plugins {
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(1..=1000).contains(&self.installed) {
+            return Err(invalid("plugins.installed", "must be 1 to 1000"));
+        }
+        if !(1..=1000).contains(&self.calls) {
+            return Err(invalid("plugins.calls", "must be 1 to 1000"));
+        }
+        Ok(())
     }
 }
 

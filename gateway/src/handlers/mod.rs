@@ -16,5 +16,7 @@ pub mod host;
 pub mod monitoring;
 pub mod page;
 pub mod people;
+pub mod plugin;
+pub mod secret;
 pub mod system;
 pub mod tenancy;

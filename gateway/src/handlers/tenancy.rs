@@ -288,6 +288,13 @@ pub async fn delete_workspace(
                 format!("{live} hosts are not retired; retire them first"),
             ));
         }
+        let secrets = tables.secrets_of(id).count();
+        if secrets > 0 {
+            return Err(Error::new(
+                ProblemCode::NotEmpty,
+                format!("it has {secrets} secrets; delete them first"),
+            ));
+        }
         let key = key_of::<WorkspaceRecordV1>(id);
         batch.require(&key, Condition::RevIs(kept.rev));
         batch.delete(&key);

@@ -21,6 +21,8 @@ use api::v1::file::*;
 use api::v1::host::*;
 use api::v1::monitoring::*;
 use api::v1::people::*;
+use api::v1::plugin::*;
+use api::v1::secret::*;
 use api::v1::system::*;
 use api::v1::tenancy::*;
 use axum::Router;
@@ -28,9 +30,10 @@ use axum::Router;
 use crate::app::App;
 use crate::handlers::{
     access, agent_token, approval, audit, certificate_authority, command, command_follow, diagnose,
-    event, file, host, monitoring, people, system, tenancy,
+    event, file, host, monitoring, people, plugin, secret, system, tenancy,
 };
 use crate::link::carrier;
+use crate::plugins::engine::LOAD_WITHIN;
 use dispatch::Routes;
 
 /// Every route, and the ids of the operations that are mounted.
@@ -118,6 +121,23 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded_raw::<ReadFile, _, _>(file::read_file)
         .guarded_upload::<WriteFile, _, _>(file::write_file)
         .guarded::<GetFileUpload, _, _>(file::get_file_upload)
+        .guarded::<ListSecrets, _, _>(secret::list_secrets)
+        .guarded::<SetSecretValue, _, _>(secret::set_secret)
+        .guarded::<DeleteSecret, _, _>(secret::delete_secret)
+        .guarded::<ListPlugins, _, _>(plugin::list_plugins)
+        .guarded_upload::<InstallPlugin, _, _>(plugin::install_plugin)
+        .guarded::<GetPlugin, _, _>(plugin::get_plugin)
+        .guarded_upload::<UpgradePlugin, _, _>(plugin::upgrade_plugin)
+        .guarded_within::<ApprovePluginUpgrade, _, _>(LOAD_WITHIN, plugin::approve_plugin_upgrade)
+        .guarded::<RollbackPlugin, _, _>(plugin::rollback_plugin)
+        .guarded::<GrantPlugin, _, _>(plugin::grant_plugin)
+        .guarded::<GetPluginConfiguration, _, _>(plugin::get_plugin_configuration)
+        .guarded_within::<ConfigurePlugin, _, _>(LOAD_WITHIN, plugin::configure_plugin)
+        .guarded::<EnablePlugin, _, _>(plugin::enable_plugin)
+        .guarded::<DisablePlugin, _, _>(plugin::disable_plugin)
+        .guarded::<RemovePlugin, _, _>(plugin::remove_plugin)
+        .guarded_within::<CheckPlugin, _, _>(plugin::CHECK_WITHIN, plugin::check_plugin)
+        .guarded::<ListPluginLogs, _, _>(plugin::list_plugin_logs)
         .guarded_raw::<FollowEvents, _, _>(event::follow_events)
         .guarded::<ListDeploymentAudit, _, _>(audit::list_deployment_audit)
         .guarded_raw::<ExportDeploymentAudit, _, _>(audit::export_deployment_audit)

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use super::authorities::Authorities;
 use super::command_records::CommandRecordV1;
 use super::facts::{KeptFacts, keep_facts};
+use super::plugin_records::{PluginRecordV1, SecretRecordV1};
 use super::records::*;
 use crate::policy::records::ApprovalRecordV1;
 use crate::signal::queue::Queue;
@@ -79,6 +80,10 @@ pub struct Tables {
     pub signals: Queue,
     /// How far notifiers are, by their names.
     pub sinks: BTreeMap<Name, Kept<SignalSinkRecordV1>>,
+    /// Plugins.
+    pub plugins: BTreeMap<Name, Kept<PluginRecordV1>>,
+    /// Secrets, without their values.
+    pub secrets: BTreeMap<SecretAt, Kept<SecretRecordV1>>,
     /// Whether the first run is over.
     pub claimed: bool,
 
@@ -151,6 +156,17 @@ impl Tables {
         self.commands
             .get(&command)
             .filter(|record| record.workspace == workspace)
+    }
+
+    /// The secrets of a workspace, by name.
+    pub fn secrets_of(
+        &self,
+        workspace: WorkspaceId,
+    ) -> impl Iterator<Item = &Kept<SecretRecordV1>> {
+        let from = Bound::Included(SecretAt::first_of(workspace));
+        let secrets = self.secrets.range((from, Bound::Unbounded));
+        let these = secrets.take_while(move |(at, _)| at.workspace == workspace);
+        these.map(|(_, kept)| kept)
     }
 
     /// The API keys of a user.
@@ -226,6 +242,46 @@ impl Tables {
     }
 }
 
+/// Where a secret lies: the rest of its key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretAt {
+    /// The workspace that has it.
+    pub workspace: WorkspaceId,
+    /// Its name there; nothing comes before all names.
+    name: String,
+}
+
+impl SecretAt {
+    /// Of a secret.
+    pub fn new(workspace: WorkspaceId, name: &Name) -> Self {
+        let name = name.to_string();
+        Self { workspace, name }
+    }
+
+    fn first_of(workspace: WorkspaceId) -> Self {
+        let name = String::new();
+        Self { workspace, name }
+    }
+}
+
+impl std::fmt::Display for SecretAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.workspace, self.name)
+    }
+}
+
+impl std::str::FromStr for SecretAt {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (workspace, name) = text.split_once('/').ok_or(())?;
+        Ok(Self {
+            workspace: workspace.parse().map_err(drop)?,
+            name: name.to_owned(),
+        })
+    }
+}
+
 /// Built-in roles have fixed ids: their place in the list, born at the epoch.
 pub fn built_in_role_id(place: usize) -> RoleId {
     let mut random = [0; 10];
@@ -250,6 +306,7 @@ pub struct Catalog {
     changed_hosts: watch::Sender<u64>,
     changed_commands: watch::Sender<u64>,
     changed_signals: watch::Sender<u64>,
+    changed_plugins: watch::Sender<u64>,
     host_changes: tokio::sync::broadcast::Sender<HostId>,
 }
 
@@ -264,6 +321,7 @@ impl Default for Catalog {
             changed_hosts: watch::Sender::new(0),
             changed_commands: watch::Sender::new(0),
             changed_signals: watch::Sender::new(0),
+            changed_plugins: watch::Sender::new(0),
             host_changes: tokio::sync::broadcast::Sender::new(HOST_CHANGES_KEPT),
         }
     }
@@ -293,6 +351,11 @@ impl Catalog {
     /// Moves whenever there are more events for notifiers, or a notifier has got some.
     pub fn signals_epoch(&self) -> watch::Receiver<u64> {
         self.changed_signals.subscribe()
+}
+
+    /// Moves whenever a plugin was installed, changed or removed.
+    pub fn plugins_epoch(&self) -> watch::Receiver<u64> {
+        self.changed_plugins.subscribe()
     }
 
     /// Every host that changes, from now on. Lossy for the slow: read all then.
@@ -317,6 +380,8 @@ impl Catalog {
             all_of::<ApprovalRecordV1>(),
             all_of::<SignalRecordV1>(),
             all_of::<SignalSinkRecordV1>(),
+            all_of::<PluginRecordV1>(),
+            all_of::<SecretRecordV1>(),
             all_of::<ClaimedRecordV1>(),
         ]
     }
@@ -333,6 +398,10 @@ impl Catalog {
         }
         if touched.signals {
             self.changed_signals.send_modify(|epoch| *epoch += 1);
+}
+
+        if touched.plugins {
+            self.changed_plugins.send_modify(|epoch| *epoch += 1);
         }
         for host in touched.hosts {
             // Nobody listening is fine.
@@ -348,6 +417,7 @@ struct Touched {
     thresholds: bool,
     commands: bool,
     signals: bool,
+    plugins: bool,
     hosts: BTreeSet<HostId>,
 }
 
@@ -499,6 +569,14 @@ impl Tables {
             SignalSinkRecordV1::KIND => {
                 keep(&mut self.sinks, key, id, item);
                 touched.signals = true;
+}
+
+            PluginRecordV1::KIND => {
+                keep(&mut self.plugins, key, id, item);
+                touched.plugins = true;
+            }
+            SecretRecordV1::KIND => {
+                keep(&mut self.secrets, key, id, item);
             }
             ClaimedRecordV1::KIND => self.claimed = item.is_some(),
             _ => {}
@@ -549,6 +627,15 @@ impl Tables {
                 .sinks
                 .keys()
                 .map(key_of::<SignalSinkRecordV1>)
+            PluginRecordV1::KIND => self
+                .plugins
+                .keys()
+                .filter_map(|name| PluginRecordV1::key_of(name).ok())
+                .collect(),
+            SecretRecordV1::KIND => self
+                .secrets
+                .values()
+                .filter_map(|kept| SecretRecordV1::key_of(kept.workspace, &kept.name).ok())
                 .collect(),
             _ => Vec::new(),
         }

@@ -10,4 +10,5 @@ pub mod decided;
 pub mod edit;
 pub mod facts;
 pub mod names;
+pub mod plugin_records;
 pub mod records;

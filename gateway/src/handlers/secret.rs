@@ -1,0 +1,172 @@
+//! Secrets of workspaces. Nothing here answers a value, or could: [`crate::plugins::secrets`]
+//! is the only place where one is opened, for a plugin's call.
+
+use std::sync::Arc;
+
+use api::endpoint::Nothing;
+use api::v1::secret::*;
+use api::{Page, ProblemCode};
+use gateway_store::{Batch, Condition, Read, Stored, fetch, list};
+use model::ids::WorkspaceId;
+use model::names::Name;
+use zeroize::Zeroizing;
+
+use super::page::page_of;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::call::Call;
+use crate::state::catalog::Tables;
+use crate::state::plugin_records::{
+    PluginGrantsRecordV1, PluginRecordV1, SecretRecordV1, SecretValueRecordV1,
+};
+use crate::state::records::{WorkspaceRecordV1, all_of, key_of};
+
+/// Secrets of one workspace.
+const MOST: usize = 1000;
+
+/// Lists the secrets of a workspace.
+pub async fn list_secrets(app: Arc<App>, call: Call<ListSecrets>) -> Result<Page<Secret>> {
+    let tables = app.catalog.read();
+    page_of(
+        tables.secrets_of(call.proof.workspace()),
+        |kept| kept.name.clone(),
+        call.query.limit,
+        call.query.after.as_deref(),
+        |kept| Some(view(&tables, kept)),
+    )
+}
+
+/// Sets a secret.
+pub async fn set_secret(app: Arc<App>, mut call: Call<SetSecretValue>) -> Result<Secret> {
+    let value = value_of(std::mem::take(&mut call.body))?;
+    let workspace = call.proof.workspace();
+    let name = call.path.secret.clone();
+    let key = SecretRecordV1::key_of(workspace, &name)?;
+    let found = fetch::<SecretRecordV1>(&*app.store, &key, Read::Linearizable).await?;
+    if found.is_none() && app.catalog.read().secrets_of(workspace).count() >= MOST {
+        let detail = format!("a workspace has at most {MOST} secrets; delete those of no use");
+        return Err(Error::conflict(detail));
+    }
+    let (condition, version) = match &found {
+        Some(Stored { record, rev }) => (Condition::RevIs(*rev), record.version + 1),
+        None => (Condition::Absent, 1),
+    };
+    let record = SecretRecordV1 {
+        workspace,
+        name: name.clone(),
+        version,
+        updated_at: call.meta.now,
+        updated_by: call.proof.caller().user.name.to_string(),
+    };
+    let context = SecretValueRecordV1::context(workspace, &name, version);
+    let sealed = SecretValueRecordV1 {
+        version,
+        sealed: app.keys.seal(&context, &value),
+    };
+    let mut batch = Batch::new();
+    batch.require(&key_of::<WorkspaceRecordV1>(workspace), Condition::Present);
+    batch.require(&key, condition);
+    batch.put_record(&key, &record)?;
+    batch.put_record(&SecretValueRecordV1::key_of(workspace, &name)?, &sealed)?;
+    // Not even its length: that of a short password tells something.
+    call.entry("secret.set")
+        .on(&name)
+        .with("version", version)
+        .in_workspace(workspace, &mut batch);
+    let reply = view(&app.catalog.read(), &record);
+    call.finish(&app, batch, reply).await
+}
+
+/// Deletes a secret.
+pub async fn delete_secret(app: Arc<App>, call: Call<DeleteSecret>) -> Result<Nothing> {
+    let workspace = call.proof.workspace();
+    let name = &call.path.secret;
+    let key = SecretRecordV1::key_of(workspace, name)?;
+    // Before the plugins are read: a grant that is made meanwhile changes it.
+    let marker_key = PluginGrantsRecordV1::the_key();
+    let marker = fetch::<PluginGrantsRecordV1>(&*app.store, &marker_key, Read::Linearizable);
+    let unchanged = marker
+        .await?
+        .map_or(Condition::Absent, |marker| Condition::RevIs(marker.rev));
+    let found = fetch::<SecretRecordV1>(&*app.store, &key, Read::Linearizable).await?;
+    let found = found.ok_or_else(|| Error::not_found("secret"))?;
+    let users = users_of(&app, workspace, name).await?;
+    if !users.is_empty() {
+        let users: Vec<_> = users.iter().map(Name::as_str).collect();
+        let detail = format!(
+            "plugins use it: {}; take it out of their grants first",
+            users.join(", ")
+        );
+        return Err(Error::new(ProblemCode::Conflict, detail));
+    }
+    let mut batch = Batch::new();
+    batch.require(&marker_key, unchanged);
+    batch.require(&key, Condition::RevIs(found.rev));
+    batch.delete(&key);
+    batch.delete(&SecretValueRecordV1::key_of(workspace, name)?);
+    call.entry("secret.delete")
+        .on(name)
+        .with("version", found.record.version)
+        .in_workspace(workspace, &mut batch);
+    call.finish(&app, batch, Nothing {}).await
+}
+
+fn value_of(body: SetSecret) -> Result<Zeroizing<Vec<u8>>> {
+    let value = match (body.value, body.value_base64) {
+        (Some(text), None) => Zeroizing::new(text.0.into_bytes()),
+        (None, Some(text)) => {
+            let text = Zeroizing::new(text.0);
+            let bytes = data_encoding::BASE64.decode(text.as_bytes());
+            // What the decoder says has a byte of the value in it.
+            let bytes = bytes
+                .map_err(|_| Error::invalid("value_base64", "it is not base64 with its padding"))?;
+            Zeroizing::new(bytes)
+        }
+        _ => {
+            let detail = "give either value or value_base64";
+            return Err(Error::invalid("value", detail));
+        }
+    };
+    match value.len() {
+        1..=MAX_SECRET_BYTES => Ok(value),
+        _ => {
+            let detail = format!("a secret has 1 to {MAX_SECRET_BYTES} bytes");
+            Err(Error::invalid("value", detail))
+        }
+    }
+}
+
+/// Plugins whose grant has a secret, asked of the store itself.
+async fn users_of(app: &App, workspace: WorkspaceId, secret: &Name) -> Result<Vec<Name>> {
+    let mut users = Vec::new();
+    let mut after = None;
+    loop {
+        let page = list::<PluginRecordV1>(
+            &*app.store,
+            &all_of::<PluginRecordV1>(),
+            after.as_ref(),
+            100,
+            Read::Linearizable,
+        )
+        .await?;
+        let these = page.records.iter().map(|(_, stored)| &stored.record);
+        let these = these.filter(|plugin| plugin.uses(workspace, secret));
+        users.extend(these.map(|plugin| plugin.name.clone()));
+        match page.records.last() {
+            Some((key, _)) if page.more => after = Some(key.clone()),
+            _ => return Ok(users),
+        }
+    }
+}
+
+fn view(tables: &Tables, record: &SecretRecordV1) -> Secret {
+    let plugins = tables.plugins.values();
+    let users = plugins.filter(|plugin| plugin.uses(record.workspace, &record.name));
+    Secret {
+        name: record.name.clone(),
+        version: record.version,
+        updated_at: record.updated_at,
+        updated_by: record.updated_by.clone(),
+        used_by: users.map(|plugin| plugin.name.clone()).collect(),
+    }
+}
