@@ -124,6 +124,11 @@ impl Cidr {
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
     }
+
+    /// Whether all of it lies in `outer`.
+    pub fn is_within(&self, outer: &Self) -> bool {
+        self.length >= outer.length && outer.contains(self.network)
+    }
 }
 
 fn mask_v6(length: u8) -> u128 {

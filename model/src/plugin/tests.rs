@@ -68,6 +68,25 @@ fn a_network_contains_mapped_addresses_too() {
     }
 }
 
+#[test]
+fn a_network_is_within_another() {
+    let cidr = |text: &str| -> Cidr { text.parse().expect(text) };
+    for (inner, outer, within) in [
+        ("127.0.0.0/8", "127.0.0.0/8", true),
+        ("127.0.0.1/32", "127.0.0.0/8", true),
+        ("0.0.0.0/0", "127.0.0.0/8", false),
+        ("::/0", "0.0.0.0/0", false),
+        ("fd00::/8", "fc00::/7", true),
+        ("fc00::/7", "fd00::/8", false),
+    ] {
+        assert_eq!(
+            cidr(inner).is_within(&cidr(outer)),
+            within,
+            "{inner} {outer}"
+        );
+    }
+}
+
 fn needs(json: &str) -> Needs {
     serde_json::from_str(json).expect("needs")
 }
