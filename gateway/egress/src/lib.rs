@@ -21,6 +21,8 @@
 //! What is not done, so that nothing needs to be checked about it: redirects are answers like
 //! others, cookies are not kept, nothing is unpacked or cached, no proxy of the environment is
 //! used, no connection is used twice.
+//!
+//! [`oci`] fetches packages of plugins from registries, with the same parts.
 
 pub mod address;
 mod audit;
@@ -29,6 +31,7 @@ mod datagram;
 mod dial;
 mod error;
 mod head;
+pub mod oci;
 mod place;
 mod pointer;
 mod resolve;

@@ -4,6 +4,7 @@
 
 pub(crate) mod dns;
 pub(crate) mod namespace;
+pub(crate) mod registry;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
