@@ -27,8 +27,9 @@ use crate::wire::Stream;
 
 /// Most addresses of a host that are tried.
 const MAX_ATTEMPTS: usize = 4;
-/// For one of them.
-const ATTEMPT: Duration = Duration::from_secs(5);
+/// For one of them: time for a second packet after a lost first one, and for another address within
+/// a call of usual length.
+const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// Who connects.
 pub(crate) struct Dialler {

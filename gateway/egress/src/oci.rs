@@ -101,7 +101,7 @@ pub struct Pulled {
 #[derive(Debug, thiserror::Error)]
 pub enum OciError {
     /// The registry, or whom it named, was not reached.
-    #[error("{0}")]
+    #[error("the registry was not reached")]
     Network(#[source] GuestError),
     /// Not within five minutes.
     #[error("the registry took longer than {} s", LIMIT.as_secs())]
@@ -127,7 +127,7 @@ pub enum OciError {
     #[error("the registry leads to a place that is not allowed: {0}")]
     Redirect(&'static str),
     /// It is not the package of a plugin.
-    #[error("not a package: {0}")]
+    #[error("the image is not the package of a plugin")]
     NotAPackage(#[source] NotAPackage),
     /// Something is larger than allowed.
     #[error("the {what} is larger than {limit} bytes")]

@@ -122,7 +122,7 @@ fn add_forms(secret: &[u8], patterns: &mut Vec<Zeroizing<Vec<u8>>>) {
     add(HEXLOWER.encode(secret).into_bytes());
     add(HEXUPPER.encode(secret).into_bytes());
     for upper in [false, true] {
-        add(percent(secret, upper, |byte| unreserved(byte)));
+        add(percent(secret, upper, unreserved));
         add(percent(secret, upper, |byte| {
             unreserved(byte) || b"!$&'()*+,;=:@/".contains(&byte)
         }));

@@ -208,6 +208,7 @@ pub fn endpoint(text: &str) -> Result<(Host, u16), InvalidUrl> {
 fn split_port(authority: &str) -> Result<(&str, Option<u16>), InvalidUrl> {
     let colon = match authority.rfind(']') {
         Some(bracket) => authority[bracket..].find(':').map(|at| bracket + at),
+        None if authority.starts_with('[') => return Err(InvalidUrl::Host),
         None => authority.find(':'),
     };
     let Some(colon) = colon else {

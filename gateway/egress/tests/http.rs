@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -368,7 +367,11 @@ async fn servers_that_mean_no_good_cost_a_request_and_nothing_else() {
         let server = Server::plain(move |_, conn| answer(conn));
         let caller = Caller::local(&[server.port()]);
         let began = Instant::now();
-        let error = caller.send(get(server.url("/"))).await.expect_err(what);
+        let request = HttpRequest {
+            max_response_bytes: 16 << 10,
+            ..get(server.url("/"))
+        };
+        let error = caller.send(request).await.expect_err(what);
         assert_eq!(error.code, expected, "{what}");
         assert!(error.outcome_unknown, "{what}: the request was sent");
         assert!(began.elapsed() < Duration::from_secs(10), "{what}");

@@ -68,7 +68,7 @@ fn hex(digest: PluginDigest) -> String {
 #[tokio::test]
 async fn what_was_pushed_is_pulled_and_a_pin_outlives_its_tag() {
     let test = "what_was_pushed_is_pulled_and_a_pin_outlives_its_tag";
-    let Some(registry) = Registry::start(test, "") else {
+    let Some(registry) = Registry::start(test, "", "") else {
         return;
     };
     let first = push(&registry, ":1", SIGNED).await;
@@ -118,7 +118,7 @@ async fn what_was_pushed_is_pulled_and_a_pin_outlives_its_tag() {
 #[tokio::test]
 async fn bytes_that_were_exchanged_on_the_registrys_disk_are_refused() {
     let test = "bytes_that_were_exchanged_on_the_registrys_disk_are_refused";
-    let Some(registry) = Registry::start(test, "") else {
+    let Some(registry) = Registry::start(test, "", "") else {
         return;
     };
     let pinned = push(&registry, ":1", SIGNED).await;
@@ -169,7 +169,7 @@ async fn bytes_that_were_exchanged_on_the_registrys_disk_are_refused() {
 #[tokio::test]
 async fn an_image_of_something_else_is_not_a_package() {
     let test = "an_image_of_something_else_is_not_a_package";
-    let Some(registry) = Registry::start(test, "") else {
+    let Some(registry) = Registry::start(test, "", "") else {
         return;
     };
     let pinned = push(&registry, ":1", SIGNED).await;
@@ -207,14 +207,13 @@ async fn an_image_of_something_else_is_not_a_package() {
 
 #[tokio::test]
 async fn a_registry_with_accounts_wants_the_right_one() {
-    let more = "auth:\n  htpasswd:\n    realm: r\n    path: ROOT/htpasswd\n";
+    let more = "auth:\n  htpasswd:\n    realm: r\n    path: ROOT/auth\n";
     let test = "a_registry_with_accounts_wants_the_right_one";
-    let Some(registry) = Registry::start(test, more) else {
+    // The password is `pull-s3cr3t`.
+    let accounts = "ci:$2b$05$a8sy4CQ7gPjZGUXEJMR0rOkzzmyNoOZgzmJeodG.DSWTbtkZdgKMS\n";
+    let Some(registry) = Registry::start(test, more, accounts) else {
         return;
     };
-    // The password is `pull-s3cr3t`.
-    let line = "ci:$2b$05$a8sy4CQ7gPjZGUXEJMR0rOkzzmyNoOZgzmJeodG.DSWTbtkZdgKMS\n";
-    fs::write(registry.folder().join("htpasswd"), line).expect("write accounts");
     let reference = reference(registry.port, ":1");
     for (access, expected) in [
         (plain(), "oci.unauthorized"),
@@ -228,6 +227,93 @@ async fn a_registry_with_accounts_wants_the_right_one() {
     let pulled = registries().pull(&reference, &login("pull-s3cr3t")).await;
     assert_eq!(pulled.expect("pulled").component, SIGNED.component);
     assert_eq!(code(&reference).await, "oci.unauthorized");
+}
+
+/// A token as the registry's own documents describe it (JWT, ES256, the certificate within).
+struct Issuer {
+    certificate: rcgen::Certificate,
+    key: ring::signature::EcdsaKeyPair,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let key = ring::signature::EcdsaKeyPair::from_pkcs8(
+            &ring::signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+            &key.serialize_der(),
+            &ring::rand::SystemRandom::new(),
+        );
+        Self {
+            certificate,
+            key: key.expect("a key"),
+        }
+    }
+
+    fn token(&self, repository: &str, actions: &[&str]) -> String {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now = since.expect("after 1970").as_secs();
+        let encode = |bytes: &[u8]| data_encoding::BASE64URL_NOPAD.encode(bytes);
+        let certificate = data_encoding::BASE64.encode(self.certificate.der());
+        let header = serde_json::json!({ "typ": "JWT", "alg": "ES256", "x5c": [certificate] });
+        let claims = serde_json::json!({
+            "iss": "issuer", "sub": "ci", "aud": "the registry", "jti": "1",
+            "iat": now, "nbf": now - 10, "exp": now + 300,
+            "access": [{ "type": "repository", "name": repository, "actions": actions }],
+        });
+        let signed = [header, claims]
+            .map(|part| encode(part.to_string().as_bytes()))
+            .join(".");
+        let random = ring::rand::SystemRandom::new();
+        let signature = self.key.sign(&random, signed.as_bytes()).expect("signed");
+        format!("{signed}.{}", encode(signature.as_ref()))
+    }
+}
+
+#[tokio::test]
+async fn a_registry_with_a_token_service_gets_its_tokens() {
+    let issuer = Issuer::new();
+    let authority = issuer.certificate.pem();
+    let tokens = Server::plain(move |request, conn| {
+        // `ci:pull-s3cr3t` may all that it asks for, everybody may pull.
+        let known = request.contains("authorization: Basic Y2k6cHVsbC1zM2NyM3Q=\r\n");
+        let wants_push = request.contains("scope=repository:team/hook:pull,push");
+        let actions = if known && wants_push {
+            &["pull", "push"][..]
+        } else {
+            &["pull"]
+        };
+        let token = issuer.token("team/hook", actions);
+        answer(
+            conn,
+            "200 OK",
+            "",
+            format!(r#"{{"access_token":"{token}"}}"#).as_bytes(),
+        );
+    });
+    let more = format!(
+        "auth:\n  token:\n    realm: {}\n    service: the registry\n    issuer: issuer\n    rootcertbundle: ROOT/auth\n",
+        tokens.url("/token")
+    );
+    let test = "a_registry_with_a_token_service_gets_its_tokens";
+    let Some(registry) = Registry::start(test, &more, &authority) else {
+        return;
+    };
+    let reference = reference(registry.port, ":1");
+    let refused = registries().push(&reference, &plain(), SIGNED).await;
+    assert_eq!(
+        refused.expect_err("may only pull").code(),
+        "oci.unauthorized"
+    );
+    let pushed = registries()
+        .push(&reference, &login("pull-s3cr3t"), SIGNED)
+        .await;
+    let pulled = pull(&pushed.expect("pushed"))
+        .await
+        .expect("everybody pulls");
+    assert_eq!(pulled.component, SIGNED.component);
 }
 
 fn answer(conn: &mut dyn Conn, status: &str, headers: &str, body: &[u8]) {

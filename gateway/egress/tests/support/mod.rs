@@ -1,5 +1,6 @@
 //! Servers that behave and servers that do not, a caller, and a machine of one's own.
 #![allow(dead_code, reason = "each suite uses a part of it")]
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 pub(crate) mod dns;
 pub(crate) mod namespace;

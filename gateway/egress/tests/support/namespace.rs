@@ -21,7 +21,7 @@ pub(crate) fn entered(test: &str, setup: &str) -> bool {
     let mut probe = Command::new(unshare.get_program());
     probe.args(unshare.get_args()).args(["ip", "link"]);
     if !probe.output().is_ok_and(|output| output.status.success()) {
-        println!("SKIPPED: {test} because this user cannot make namespaces (unshare, ip)");
+        eprintln!("SKIPPED: {test} because this user cannot make namespaces (unshare, ip)");
         return false;
     }
     let program = std::env::current_exe().expect("the test's own program");

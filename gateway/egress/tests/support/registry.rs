@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub(crate) struct Registry {
@@ -13,13 +14,13 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// One with these lines at the end of its configuration; none where the program cannot be
-    /// had, which is said.
-    pub(crate) fn start(test: &str, more: &str) -> Option<Self> {
+    /// One with these lines at the end of its configuration, and a file `auth` that they name as
+    /// `ROOT/auth`; none where the program cannot be had, which is said.
+    pub(crate) fn start(test: &str, more: &str, auth: &str) -> Option<Self> {
         let program = match program() {
             Ok(program) => program,
             Err(why) => {
-                println!("SKIPPED: {test} because {why}");
+                eprintln!("SKIPPED: {test} because {why}");
                 return None;
             }
         };
@@ -35,6 +36,7 @@ impl Registry {
         );
         let file = folder.path().join("config.yml");
         fs::write(&file, config).expect("write the configuration");
+        fs::write(folder.path().join("auth"), auth).expect("write accounts");
         let process = Command::new(program)
             .arg("serve")
             .arg(&file)
@@ -76,10 +78,6 @@ impl Registry {
             .join(hex)
             .join("data")
     }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
 }
 
 impl Drop for Registry {
@@ -92,6 +90,11 @@ impl Drop for Registry {
 /// The installed program, or the one of Debian's package, unpacked and not installed: no service
 /// starts and no system file changes.
 fn program() -> Result<PathBuf, String> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    FOUND.get_or_init(find).clone()
+}
+
+fn find() -> Result<PathBuf, String> {
     let installed = Path::new("/usr/bin/docker-registry");
     if installed.exists() {
         return Ok(installed.to_owned());
@@ -104,7 +107,7 @@ fn program() -> Result<PathBuf, String> {
     if std::env::var_os("LOOPBACK_NO_INSTALL").is_some() {
         return Err("docker-registry is missing and LOOPBACK_NO_INSTALL is set".into());
     }
-    // Beside, then moved: two tests may come here at once.
+    // Beside, then moved: what is half there is not found.
     let beside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|it| it.to_string())?;
     let run = |command: &mut Command| {
         let output = command.current_dir(beside.path()).output();
