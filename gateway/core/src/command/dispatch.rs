@@ -170,7 +170,9 @@ impl Dispatcher {
             .min(ALTOGETHER.saturating_sub(self.out));
         let most = most.min(usize::try_from(room).unwrap_or(usize::MAX));
         let first = active.queued.iter().take_while(|place| place.0 == 0);
-        let free = first.map(|place| place.2).filter(|host| self.is_free(*host));
+        let free = first
+            .map(|place| place.2)
+            .filter(|host| self.is_free(*host));
         let chosen: Vec<HostId> = free.take(most).collect();
         for host in &chosen {
             active.change(*host, |run| run.sends(now));
@@ -201,7 +203,10 @@ impl Dispatcher {
         };
         self.linked.contains(&host)
             && self.out_of.get(&host).copied().unwrap_or(0) < PER_HOST
-            && !self.of_host.get(&host).is_some_and(|it| it.iter().any(waits))
+            && !self
+                .of_host
+                .get(&host)
+                .is_some_and(|it| it.iter().any(waits))
     }
 
     fn made(&mut self, command: CommandId, mut active: Active, outcome: &mut Outcome) {

@@ -123,12 +123,13 @@ fn unwritten(plan: Plan, total: u8) -> Active {
 fn a_command_that_is_written_with_its_first_runs_sends_them_at_once() {
     let (mut scene, _) = Scene::new(plan(1, 0, &[], None), timers(), 1, &[1, 2, 3, 4]);
     let mut active = unwritten(plan(5, 2, &["3", "100%"], None), 5);
-    let given = scene
-        .dispatcher
-        .reserve(command(2), &mut active, 10, at(0));
+    let given = scene.dispatcher.reserve(command(2), &mut active, 10, at(0));
     assert_eq!(given, [host(1), host(2)], "two at a time");
     let states: Vec<_> = active.runs().map(|(_, run)| run.state).collect();
-    assert_eq!(states[..3], [RunState::Sending, RunState::Sending, RunState::Queued]);
+    assert_eq!(
+        states[..3],
+        [RunState::Sending, RunState::Sending, RunState::Queued]
+    );
     let outcome = scene.does(Event::Made(command(2), Box::new(active)));
     assert_eq!(opened(&outcome), [host(1), host(2)]);
     assert!(outcome.writes.is_empty(), "they are written: {outcome:?}");
