@@ -22,7 +22,7 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
         match arg {
             Arg::Long("list") => {
                 for case in cases::ALL {
-                    println!("{:12} {:10} {}", case.name, numbers(case), case.injects);
+                    println!("{:14} {:10} {}", case.name, numbers(case), case.injects);
                 }
                 return Ok(ExitCode::SUCCESS);
             }
@@ -50,7 +50,7 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     if json {
         say::to_stderr();
     }
-    let built = Built::build(workspace, &build, Needs::PROCESSES)?;
+    let built = Built::build(workspace, &build, needs(&chosen))?;
     plan.programs = built.programs.clone();
     let mut report = Report::default();
     let mut rows = Vec::new();
@@ -79,7 +79,8 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
 
 /// The short version of every case, as a part of all checks.
 pub(crate) fn check(workspace: &Workspace, packages: &[&str], report: &mut Report) -> Result<()> {
-    let built = Built::build(workspace, packages, Needs::PROCESSES)?;
+    let all: Vec<_> = cases::ALL.iter().collect();
+    let built = Built::build(workspace, packages, needs(&all))?;
     let plan = Plan {
         programs: built.programs.clone(),
         short: true,
@@ -93,6 +94,13 @@ pub(crate) fn check(workspace: &Workspace, packages: &[&str], report: &mut Repor
         }
     }
     Ok(())
+}
+
+/// What has to be built. What cannot be had here need not be.
+fn needs(chosen: &[&Case]) -> Needs {
+    let all = chosen.iter().map(|case| case.needs);
+    let met = all.filter(|needs| needs.met().is_ok());
+    met.fold(Needs::NOTHING, Needs::and)
 }
 
 fn numbers(case: &Case) -> String {

@@ -3,8 +3,9 @@
 //! ```text
 //! <state_dir>/runs/
 //!   life              the latest life of the gateway's state that was heard of
-//!   <command id>/     a run; it appears whole, by a rename, with `accepted` or `never` in it
-//!     accepted        in which boot, until when it may start; synced before anything starts
+//!   <command id>/     a run; it appears whole, by a rename, with `accepted` or `never` in it;
+//!                     its name is synced before anything starts
+//!     accepted        in which boot, until when it may start
 //!     never           it shall never start; synced before that is said
 //!     lock            locked by the process that starts the program and watches it
 //!     spawned         a program was about to be started
@@ -15,6 +16,13 @@
 //!     output-*        output that was not taken yet
 //!     socket          where the watching process is found
 //! ```
+//!
+//! One sync is all that stands between a request and its program, because the name of the
+//! folder says all that a loss of power must leave: that the run was accepted. What is in
+//! `accepted` matters in the boot that wrote it, where memory has it; after another boot
+//! a folder without it, or with a torn one, is a run of a boot that nobody knows, which
+//! is as good as any other boot: it is not started again. (With the file and the folder
+//! synced too, as it was, a run took two more syncs, and no answer was another.)
 //!
 //! A run that was taken stays on record for as long as any command can be valid: a
 //! gateway that was restored from a backup may ask for it again, and must not have it
@@ -119,25 +127,32 @@ impl Runs {
         }
     }
 
-    /// Writes that a run was accepted. Everything is on disk when this returns.
+    /// Writes that a run was accepted. That it was is on disk when this returns.
     pub fn accept(&self, command: CommandId, accepted: &Accepted) -> io::Result<()> {
-        self.appear(command, ACCEPTED, &accepted_file(accepted)?)
+        let bytes = accepted_file(accepted)?;
+        self.appear(command, |folder| write(&folder.join(ACCEPTED), &bytes))
     }
 
-    /// Writes that a run shall never start.
+    /// Writes that a run shall never start. Everything is on disk when this returns.
     pub fn never(&self, command: CommandId) -> io::Result<()> {
-        self.appear(command, NEVER, b"")
+        self.appear(command, |folder| {
+            write_synced(&folder.join(NEVER), b"")?;
+            File::open(folder)?.sync_all()
+        })
     }
 
-    fn appear(&self, command: CommandId, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn appear(
+        &self,
+        command: CommandId,
+        fill: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let unfinished = self.folder.join(format!("{UNFINISHED}{number}-{command}"));
         let placed = (|| {
             let _ = fs::remove_dir_all(&unfinished);
             DirBuilder::new().mode(0o700).create(&unfinished)?;
-            write_synced(&unfinished.join(name), bytes)?;
-            File::open(&unfinished)?.sync_all()?;
+            fill(&unfinished)?;
             // Does not replace: a folder that is not empty cannot be renamed over.
             fs::rename(&unfinished, self.folder.join(command.to_string()))
         })();
@@ -234,6 +249,7 @@ impl RunFolder {
             return Ok(Journal::default());
         }
         let reboots = self.reboots();
+        let never = self.has(NEVER);
         let accepted = match read_bounded(&self.path.join(after(ACCEPTED, reboots))) {
             Ok(bytes) => {
                 // A record that makes no sense proves that there was one, in no boot
@@ -247,11 +263,18 @@ impl RunFolder {
                     start_before: Timestamp::from_millis(file.start_before_ms),
                 })
             }
+            // Of a folder that is there, power has taken what was in it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && reboots == 0 && !never => {
+                Some(Accepted {
+                    boot_id: String::new(),
+                    start_before: Timestamp::from_millis(0),
+                })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         Ok(Journal {
-            never: self.has(NEVER),
+            never,
             accepted,
             spawned: self.has(&after(SPAWNED, reboots)),
             ended: self.has(ENDED),
@@ -397,7 +420,15 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    written(path, bytes).map(drop)
+}
+
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    written(path, bytes)?.sync_all()
+}
+
+fn written(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -405,7 +436,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .mode(0o600)
         .open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    Ok(file)
 }
 
 /// Puts a file in place whole.
@@ -422,6 +453,8 @@ fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use agent_core::runs::journal::{Asked, Lost, Now, Verdict, decide};
+
     use super::*;
 
     fn runs() -> (tempfile::TempDir, Runs, CommandId) {
@@ -449,6 +482,29 @@ mod tests {
         let journal = runs.of(command).read().unwrap();
         assert_eq!(journal.accepted, Some(accepted()));
         assert!(!journal.never && !journal.spawned && !journal.ended);
+    }
+
+    #[test]
+    fn a_run_of_which_power_left_a_name_is_not_started_again() {
+        for left in [None, Some(""), Some("{\"boot_id\":\"on")] {
+            let (_folder, runs, command) = runs();
+            runs.accept(command, &accepted()).unwrap();
+            let run = runs.of(command);
+            match left {
+                None => fs::remove_file(run.path().join(ACCEPTED)).unwrap(),
+                Some(torn) => fs::write(run.path().join(ACCEPTED), torn).unwrap(),
+            }
+            let now = Now {
+                time: Timestamp::from_millis(0),
+                boot_id: "two",
+                locked: false,
+            };
+            let asked = Asked::Run {
+                start_before: Timestamp::from_millis(60_000),
+            };
+            let verdict = decide(&run.read().unwrap(), asked, now);
+            assert_eq!(verdict, Verdict::EndLost(Lost::Rebooted), "{left:?}");
+        }
     }
 
     #[test]

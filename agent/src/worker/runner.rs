@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use super::socket;
 use crate::runs::cgroup;
@@ -26,6 +27,9 @@ pub(super) const KEEP: &str = "keep";
 pub(super) const PARENT: &str = "LOOPBACK_RUNNER";
 /// Workers that wait for a job. The second is there while the first is replaced.
 const IDLE: usize = 2;
+/// Before one is replaced while another is there: what the job starts comes first. On a
+/// host with few processors, to start a worker took as long as a short command.
+const LATER: Duration = Duration::from_millis(20);
 /// For the agent that started this to come.
 const ALONE: Duration = Duration::from_secs(30);
 /// Before a worker that could not be started is tried again.
@@ -57,15 +61,27 @@ pub async fn run(folder: &Path, name: &str) -> io::Result<()> {
     };
     let (mut agent, _) = accepted.map_err(|_| io::Error::other("no agent came"))??;
     let (mut nothing, mut seen) = ([0; 1], BTreeMap::new());
+    // How many are missing, and since when.
+    let mut missing: Option<(usize, Instant)> = None;
     loop {
+        let replace = missing.map(|(count, since)| match count {
+            0..IDLE => since + LATER,
+            _ => since,
+        });
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
             _ = agent.read(&mut nothing) => break,
             Some(_) = workers.taken.join_next() => {
-                while let Err(error) = workers.start() {
-                    tracing::warn!(%error, "cannot start a worker");
-                    tokio::time::sleep(AGAIN_AFTER).await;
+                let (count, since) = missing.unwrap_or((0, Instant::now()));
+                missing = Some((count + 1, since));
+            }
+            () = until(replace) => {
+                for _ in 0..missing.take().map_or(0, |(count, _)| count) {
+                    while let Err(error) = workers.start() {
+                        tracing::warn!(%error, "cannot start a worker");
+                        tokio::time::sleep(AGAIN_AFTER).await;
+                    }
                 }
                 if let Some(group) = &workers.group {
                     group.tidy(&mut seen);
@@ -81,6 +97,13 @@ pub async fn run(folder: &Path, name: &str) -> io::Result<()> {
     workers.taken.detach_all();
     workers.all.detach_all();
     Ok(())
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 struct Workers {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gateway_core::command::active::Active;
 use gateway_core::command::dispatch::{Event, Key, Outcome, Step};
-use gateway_store::{Batch, Key as StoreKey, Read, list};
+use gateway_store::{Batch, CommitError, Condition, Key as StoreKey, Read, list};
 use model::host::Membership;
 use model::ids::{CommandId, HostId};
 use tokio::sync::broadcast::error::RecvError;
@@ -190,6 +190,7 @@ impl Actor {
         };
         self.app.commands.lock().live.insert(made.id, live);
         self.handle(Event::Made(made.id, Box::new(made.active)), outcome);
+        self.app.commands.arrivals.send_modify(|it| *it += 1);
     }
 
     /// Compares a host's link and membership with what the dispatcher was told.
@@ -234,15 +235,15 @@ impl Actor {
 
     /// Writes what has changed, however long the store takes; then does what follows.
     async fn settle(&mut self, outcome: &mut Outcome) {
-        loop {
+        let ended = loop {
             match self.write(outcome).await {
-                Ok(()) => break,
+                Ok(ended) => break ended,
                 Err(error) => {
                     tracing::warn!(error = %error, "runs of commands cannot be written down; nothing is sent until they are");
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }
-        }
+        };
         for key in &outcome.writes {
             if self
                 .outputs
@@ -266,7 +267,10 @@ impl Actor {
             self.step(step);
         }
         for command in std::mem::take(&mut outcome.finished) {
-            self.finish(command).await;
+            if !ended.contains(&command) {
+                self.finish(command).await;
+            }
+            self.let_go(command);
         }
         for reply in self.replies.drain(..) {
             // Who asked may have gone.
@@ -274,32 +278,20 @@ impl Actor {
         }
     }
 
-    async fn write(&self, outcome: &Outcome) -> Result<()> {
-        let mut batches = vec![Batch::new()];
+    /// Writes runs, and with them the end of commands where both fit into one batch.
+    /// Answers which of those have their end.
+    async fn write(&self, outcome: &Outcome) -> Result<BTreeSet<CommandId>> {
+        let mut batches = self.batches(outcome)?;
+        if let [batch] = &mut batches[..]
+            && !outcome.finished.is_empty()
+            && outcome.writes.len() + 2 * outcome.finished.len() <= gateway_store::MAX_BATCH_KEYS
         {
-            let shared = self.app.commands.lock();
-            let mut in_this = 0;
-            let mut bytes = 0;
-            for key @ (command, host) in &outcome.writes {
-                let active = shared.dispatcher.command(*command);
-                let Some(run) = active.and_then(|active| active.run(*host)) else {
-                    continue;
-                };
-                let output = self.outputs.get(key).cloned().unwrap_or_default();
-                let record = RunRecordV1::of(*host, run, output);
-                let size = record.output.inline.len() + 1024;
-                if in_this == IN_ONE_BATCH || bytes + size > gateway_store::MAX_BATCH_BYTES / 2 {
-                    batches.push(Batch::new());
-                    (in_this, bytes) = (0, 0);
-                }
-                in_this += 1;
-                bytes += size;
-                if let Some(batch) = batches.last_mut() {
-                    batch.put_record(&RunRecordV1::key(*command, *host), &record)?;
-                }
-            }
-            if in_this == 0 {
-                return Ok(());
+            let ended = self.add_ends(&outcome.finished, batch)?;
+            match self.app.try_commit(std::mem::take(batch)).await? {
+                Ok(_) => return Ok(ended),
+                // Somebody cancels one of them: its end is decided upon anew.
+                Err(CommitError::Conflict { .. }) => batches = self.batches(outcome)?,
+                Err(error) => return Err(error.into()),
             }
         }
         // All at once: they share an fsync. Each says the same when it is said again.
@@ -309,7 +301,69 @@ impl Actor {
         for written in futures_util::future::join_all(written).await {
             written?;
         }
-        Ok(())
+        Ok(BTreeSet::new())
+    }
+
+    /// The runs that have changed; no batch if there are none.
+    fn batches(&self, outcome: &Outcome) -> Result<Vec<Batch>> {
+        let mut batches: Vec<Batch> = Vec::new();
+        let shared = self.app.commands.lock();
+        let (mut in_this, mut bytes) = (0, 0);
+        for key @ (command, host) in &outcome.writes {
+            let active = shared.dispatcher.command(*command);
+            let Some(run) = active.and_then(|active| active.run(*host)) else {
+                continue;
+            };
+            let output = self.outputs.get(key).cloned().unwrap_or_default();
+            let record = RunRecordV1::of(*host, run, output);
+            let size = record.output.inline.len() + 1024;
+            let full = in_this == IN_ONE_BATCH || bytes + size > gateway_store::MAX_BATCH_BYTES / 2;
+            if full || batches.is_empty() {
+                batches.push(Batch::new());
+                (in_this, bytes) = (0, 0);
+            }
+            in_this += 1;
+            bytes += size;
+            if let Some(batch) = batches.last_mut() {
+                batch.put_record(&RunRecordV1::key(*command, *host), &record)?;
+            }
+        }
+        Ok(batches)
+    }
+
+    /// Adds the ends of these commands, on condition that they are what the catalog shows;
+    /// which of them have one.
+    fn add_ends(
+        &self,
+        commands: &BTreeSet<CommandId>,
+        batch: &mut Batch,
+    ) -> Result<BTreeSet<CommandId>> {
+        let mut ended = BTreeSet::new();
+        for command in commands {
+            let kept = self.app.catalog.read().commands.get(command).cloned();
+            let (Some(kept), Some(finished)) = (kept, self.finished(*command)) else {
+                continue;
+            };
+            let Some(record) = end_of((*kept.record).clone(), &finished, batch) else {
+                continue;
+            };
+            let key = key_of::<CommandRecordV1>(*command);
+            batch.require(&key, Condition::RevIs(kept.rev));
+            batch.put_record(&key, &record)?;
+            ended.insert(*command);
+        }
+        Ok(ended)
+    }
+
+    /// How a command came out.
+    fn finished(&self, command: CommandId) -> Option<FinishedV1> {
+        self.app.commands.look(command, |active| FinishedV1 {
+            at: self.app.now(),
+            state: active.state(),
+            runs: active.counts().clone(),
+            failures: active.failures(),
+            stopped: active.stopped().map(str::to_owned),
+        })
     }
 
     fn step(&mut self, step: Step) {
@@ -361,35 +415,15 @@ impl Actor {
         }
     }
 
-    /// Writes down how a command came out, and lets go of it.
-    async fn finish(&mut self, command: CommandId) {
-        let Some(finished) = self.app.commands.look(command, |active| FinishedV1 {
-            at: self.app.now(),
-            state: active.state(),
-            runs: active.counts().clone(),
-            failures: active.failures(),
-            stopped: active.stopped().map(str::to_owned),
-        }) else {
+    /// Writes down how a command came out.
+    async fn finish(&self, command: CommandId) {
+        let Some(finished) = self.finished(command) else {
             return;
         };
         loop {
             let key = key_of::<CommandRecordV1>(command);
             let written = edit::<CommandRecordV1>(&self.app, &key, |found, batch| {
-                let Some(record) = found.filter(|record| record.finished.is_none()) else {
-                    return Ok(None);
-                };
-                let mut entry = Origin::gateway()
-                    .entry(finished.at, "command.finish")
-                    .on(command)
-                    .with("state", finished.state);
-                for (state, count) in &finished.runs {
-                    entry = entry.with(state.as_str(), count);
-                }
-                entry.in_workspace(record.workspace, batch);
-                Ok(Some(CommandRecordV1 {
-                    finished: Some(finished.clone()),
-                    ..record
-                }))
+                Ok(found.and_then(|record| end_of(record, &finished, batch)))
             });
             match written.await {
                 Ok(_) => break,
@@ -399,8 +433,15 @@ impl Actor {
                 }
             }
         }
-        tracing::info!(command.id = %command, state = %finished.state, "command finished");
+    }
+
+    /// Forgets a command whose end is written down.
+    fn let_go(&self, command: CommandId) {
         let mut shared = self.app.commands.lock();
+        if let Some(active) = shared.dispatcher.command(command) {
+            let state = active.state();
+            tracing::info!(command.id = %command, %state, "command finished");
+        }
         shared.dispatcher.forget(command);
         // Followers see their channel close, and read the rest from the store.
         shared.live.remove(&command);
@@ -428,7 +469,12 @@ impl Actor {
     }
 
     async fn take_up(&mut self, record: &CommandRecordV1, outcome: &mut Outcome) {
-        match restore(&self.app, record).await {
+        let begun = self.app.commands.lock().begun.remove(&record.id);
+        let made = match begun {
+            Some(made) => Ok(made),
+            None => restore(&self.app, record).await,
+        };
+        match made {
             Ok(made) => {
                 self.unreadable.remove(&record.id);
                 self.make(made, outcome);
@@ -455,6 +501,30 @@ impl Actor {
             tracing::warn!(error = %error, "old output cannot be swept");
         }
     }
+}
+
+/// A command's record with its end, and what the audit trail says of it. Nothing if it has
+/// one already.
+fn end_of(
+    record: CommandRecordV1,
+    finished: &FinishedV1,
+    batch: &mut Batch,
+) -> Option<CommandRecordV1> {
+    if record.finished.is_some() {
+        return None;
+    }
+    let mut entry = Origin::gateway()
+        .entry(finished.at, "command.finish")
+        .on(record.id)
+        .with("state", finished.state);
+    for (state, count) in &finished.runs {
+        entry = entry.with(state.as_str(), count);
+    }
+    entry.in_workspace(record.workspace, batch);
+    Some(CommandRecordV1 {
+        finished: Some(finished.clone()),
+        ..record
+    })
 }
 
 /// A command as the store has it.

@@ -383,7 +383,7 @@ pub fn title(definition: &CommandDefinitionRecordV1) -> String {
 }
 
 /// A command for the dispatcher.
-pub(super) fn made(
+pub(crate) fn made(
     app: &App,
     record: &CommandRecordV1,
     definition: &CommandDefinitionRecordV1,

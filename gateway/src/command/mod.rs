@@ -8,6 +8,9 @@
 //!                                   the store ── then: open streams, tell them
 //! ```
 //!
+//! A new command's first runs are written with it ([`Commands::begin`]): a request then
+//! leaves after one write, not after two in a row.
+//!
 //! The dispatcher lives in a lock that is held for the time of a look; handlers read
 //! from it what is not in the store yet. Nothing is done before what it rests on is
 //! written: when the disk refuses, everything here waits for it.
@@ -27,6 +30,7 @@ use gateway_core::command::active::Active;
 use gateway_core::command::dispatch::{Dispatcher, Key, Report};
 use gateway_core::command::run::Run;
 use gateway_store::{ObjectError, Objects};
+use model::Timestamp;
 use model::command::RunState;
 use model::ids::{CommandId, HostId};
 use protocol::v1::RunSpec;
@@ -39,6 +43,8 @@ pub use actor::run;
 
 /// Messages that wait for the dispatcher; senders wait when it is full.
 const MESSAGES: usize = 1024;
+/// Runs that are written with their command: it must fit into one batch of the store.
+const RUNS_WITH_IT: usize = 32;
 
 /// What others share of the commands at work.
 #[derive(Debug)]
@@ -50,12 +56,16 @@ pub struct Commands {
     /// Taken by the task when it starts.
     inbox: Mutex<Option<mpsc::Receiver<Message>>>,
     shared: Mutex<Shared>,
+    /// Moves when a command comes to be at work.
+    arrivals: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     dispatcher: Dispatcher,
     live: HashMap<CommandId, Live>,
+    /// Commands that are being written, or were a moment ago.
+    begun: HashMap<CommandId, Made>,
 }
 
 /// A command at work, beside what the dispatcher knows.
@@ -84,6 +94,36 @@ pub(crate) struct Made {
     pub active: Active,
     /// For the hosts.
     pub spec: RunSpec,
+}
+
+/// A command that is being written. What was set aside for it is let go of with this,
+/// unless it was [written](Self::written).
+#[derive(Debug)]
+pub(crate) struct Begun<'a> {
+    commands: &'a Commands,
+    id: CommandId,
+    /// Runs that are to be written with it.
+    pub runs: Vec<(HostId, Run)>,
+    written: bool,
+}
+
+impl Begun<'_> {
+    /// It is on the disk with its runs. The dispatcher's task takes it from here.
+    pub(crate) fn written(mut self) {
+        self.written = true;
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if !self.written {
+            // Who asked may have gone while it was written: then the dispatcher reads it
+            // from the store, if it is there.
+            let mut shared = self.commands.lock();
+            shared.begun.remove(&self.id);
+            shared.dispatcher.release(self.id);
+        }
+    }
 }
 
 /// Something that a stream says.
@@ -115,6 +155,7 @@ impl Commands {
             mailbox,
             inbox: Mutex::new(Some(inbox)),
             shared: Mutex::default(),
+            arrivals: watch::Sender::new(0),
         })
     }
 
@@ -125,6 +166,30 @@ impl Commands {
         if self.mailbox.send(message).await.is_ok() {
             let _ = done.await;
         }
+    }
+
+    /// Sets aside what a command needs that is about to be written, and gives its first runs
+    /// the room there is.
+    pub(crate) fn begin(&self, mut made: Made, now: Timestamp) -> Begun<'_> {
+        let id = made.id;
+        let mut shared = self.lock();
+        let sent = shared
+            .dispatcher
+            .reserve(id, &mut made.active, RUNS_WITH_IT, now);
+        let run = |host| Some((host, made.active.run(host)?.clone()));
+        let runs = sent.into_iter().filter_map(run).collect();
+        shared.begun.insert(id, made);
+        Begun {
+            commands: self,
+            id,
+            runs,
+            written: false,
+        }
+    }
+
+    /// Moves when a command comes to be at work.
+    pub fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrivals.subscribe()
     }
 
     /// Something of a command has changed: who follows it shall look.

@@ -1,7 +1,7 @@
 //! Commands: made, shown, cancelled, repeated. Following them is in
 //! [`super::command_follow`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::Page;
@@ -20,7 +20,8 @@ use crate::http::dispatch::{cursor, read_cursor};
 use crate::policy::{self, Permit};
 use crate::state::catalog::Kept;
 use crate::state::command_records::{
-    CommandDefinitionRecordV1, CommandRecordV1, CommandTargetsRecordV1, TARGETS_IN_ONE,
+    CommandDefinitionRecordV1, CommandRecordV1, CommandTargetsRecordV1, OutputV1, RunRecordV1,
+    TARGETS_IN_ONE,
 };
 use crate::state::edit::edit;
 use crate::state::records::key_of;
@@ -157,8 +158,24 @@ async fn make<E: Endpoint<Reply = Command>>(
     }
     entry.in_workspace(record.workspace, &mut batch);
     let reply = view::command(&app, &record);
+    let now = app.now();
+    let made = check::made(
+        &app,
+        &record,
+        &new.definition,
+        new.hosts,
+        BTreeMap::new(),
+        now,
+    )?;
+    let begun = app.commands.begin(made, now);
+    for (host, run) in &begun.runs {
+        let record = RunRecordV1::of(*host, run, OutputV1::default());
+        batch.put_record(&RunRecordV1::key(new.id, *host), &record)?;
+    }
+    let reply = call.finish(&app, batch, reply).await?;
     // The dispatcher sees it in the catalog.
-    call.finish(&app, batch, reply).await
+    begun.written();
+    Ok(reply)
 }
 
 fn put_targets(batch: &mut Batch, command: CommandId, parts: &[(usize, &[HostId])]) -> Result<()> {

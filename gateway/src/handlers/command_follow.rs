@@ -17,7 +17,7 @@ use axum::http::request::Parts;
 use data_encoding::BASE64;
 use model::command::RunState;
 use model::ids::{CommandId, HostId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::command::{find, run_of};
 use super::event::watch_access;
@@ -62,6 +62,7 @@ async fn read_out(
     let mut reader: Option<Reader> = None;
     loop {
         // Before the look: what comes after it wakes us.
+        let mut arrivals = app.commands.arrivals();
         let changes = app.commands.changes(command);
         if reader.is_none() {
             reader = seen.log.clone().map(Reader::new);
@@ -98,7 +99,7 @@ async fn read_out(
             Some(mut changes) => {
                 let _ = tokio::time::timeout(KEEP_ALIVE, changes.changed()).await;
             }
-            None => tokio::time::sleep(LOOK_EVERY).await,
+            None => arrival(&mut arrivals).await,
         }
         let record = app.catalog.read().commands.get(&command).cloned()?;
         let now = run_of(app, &record, seen.host).await.ok()?;
@@ -170,6 +171,12 @@ where
     response
 }
 
+/// Waits for a command that was made a moment ago to be at work. One that has just ended
+/// does not come back: it is looked at again all the same.
+async fn arrival(arrivals: &mut watch::Receiver<u64>) {
+    let _ = tokio::time::timeout(LOOK_EVERY, arrivals.changed()).await;
+}
+
 struct Follower<'a> {
     app: &'a App,
     chunks: &'a mpsc::Sender<Bytes>,
@@ -193,6 +200,7 @@ impl Follower<'_> {
         };
         tell(self.chunks, &[event]).await?;
         loop {
+            let mut arrivals = self.app.commands.arrivals();
             let changes = self.app.commands.changes(command);
             let finished = record.finished.is_some();
             let runs = view::runs(self.app, &record).await.ok()?;
@@ -218,7 +226,7 @@ impl Follower<'_> {
                     }
                     tokio::time::sleep(LOOK_EVERY * thousands).await;
                 }
-                None => tokio::time::sleep(LOOK_EVERY).await,
+                None => arrival(&mut arrivals).await,
             }
             record = self.record(command)?;
         }

@@ -2,7 +2,7 @@
 //!
 //! A request that broke off has one of two meanings, and mixing them up makes a checker lie: either
 //! it cannot have reached the gateway, or nobody knows. A general client hides that behind retries,
-//! so here is a small one: HTTP/1.1 over TLS, one kept connection, JSON bodies of known length.
+//! so here is a small one: HTTP/1.1 over TLS, one kept connection, JSON bodies.
 
 use std::{
     fs,
@@ -13,7 +13,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use e2e::product::{Gateway, World};
+use e2e::{
+    lab::Place,
+    product::{Gateway, World},
+};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde_json::Value;
@@ -25,6 +28,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 #[derive(Debug)]
 pub struct Api {
     address: SocketAddr,
+    place: Place,
     tls: Arc<ClientConfig>,
     key: String,
     key_id: String,
@@ -98,6 +102,7 @@ impl Api {
             .with_no_client_auth();
         Ok(Self {
             address: gateway.address(),
+            place: gateway.place().clone(),
             tls: Arc::new(tls),
             key: key.to_owned(),
             key_id: String::new(),
@@ -179,7 +184,7 @@ impl Api {
     }
 
     fn connect(&self) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
+        let stream = self.place.connect(self.address, Duration::from_secs(5))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;
@@ -220,6 +225,7 @@ impl Clone for Api {
     fn clone(&self) -> Self {
         Self {
             address: self.address,
+            place: self.place.clone(),
             tls: Arc::clone(&self.tls),
             key: self.key.clone(),
             key_id: self.key_id.clone(),
@@ -260,7 +266,7 @@ fn exchange(connection: &mut Connection, request: &[u8]) -> io::Result<(Answer, 
         status: status.ok_or_else(|| bad("no status line"))?,
         ..Answer::default()
     };
-    let (mut length, mut closes) = (0, false);
+    let (mut length, mut chunked, mut closes) = (0, false, false);
     loop {
         let line = line(connection)?;
         let Some((name, value)) = line.split_once(':') else {
@@ -271,15 +277,33 @@ fn exchange(connection: &mut Connection, request: &[u8]) -> io::Result<(Answer, 
             "content-length" => length = value.parse().map_err(|_| bad("no length"))?,
             "content-type" => answer.kind = value.to_owned(),
             "connection" => closes = value.eq_ignore_ascii_case("close"),
-            "transfer-encoding" => return Err(bad("a body of unknown length")),
+            "transfer-encoding" => chunked = value.eq_ignore_ascii_case("chunked"),
             _ => {}
         }
     }
-    let mut body = vec![0; length];
-    connection.read_exact(&mut body)?;
+    let mut body = Vec::new();
+    if chunked {
+        loop {
+            let length = line(connection)?;
+            let length = usize::from_str_radix(&length, 16).map_err(|_| bad("no chunk"))?;
+            append(connection, length, &mut body)?;
+            line(connection)?;
+            if length == 0 {
+                break;
+            }
+        }
+    } else {
+        append(connection, length, &mut body)?;
+    }
     answer.body = serde_json::from_slice(&body).unwrap_or_default();
     answer.text = String::from_utf8_lossy(&body).into_owned();
     Ok((answer, closes))
+}
+
+fn append(connection: &mut Connection, length: usize, body: &mut Vec<u8>) -> io::Result<()> {
+    let before = body.len();
+    body.resize(before + length, 0);
+    connection.read_exact(&mut body[before..])
 }
 
 fn line(connection: &mut Connection) -> io::Result<String> {

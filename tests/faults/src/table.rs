@@ -6,7 +6,11 @@ use std::{
 };
 
 use anyhow::Result;
-use e2e::{interrupt, say, scenario::Verdict, tools::Missing};
+use e2e::{
+    interrupt, say,
+    scenario::{Needs, Verdict},
+    tools::Missing,
+};
 use serde::Serialize;
 
 use crate::Plan;
@@ -20,6 +24,8 @@ pub struct Case {
     pub abuse: &'static [u8],
     /// What is done to the gateway.
     pub injects: &'static str,
+    /// What it cannot do without.
+    pub needs: Needs,
     /// Does it. What is promised and not kept is an error.
     pub run: fn(&Plan) -> Result<Finding>,
 }
@@ -75,7 +81,9 @@ impl Case {
     pub fn play(&self, plan: &Plan) -> (Row, Verdict, Duration) {
         say::line(format_args!("\n=== {}: {}", self.name, self.injects));
         let start = Instant::now();
-        let outcome = interrupt::listen().and_then(|()| (self.run)(plan));
+        let outcome = interrupt::listen()
+            .and_then(|()| Ok(self.needs.met()?))
+            .and_then(|()| (self.run)(plan));
         let (finding, verdict) = match outcome {
             Ok(finding) => (finding, Verdict::Passed),
             Err(error) => {

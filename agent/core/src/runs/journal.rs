@@ -12,7 +12,7 @@
 //! another `accepted`, `spawned`, and so on for each time, and what is said here holds
 //! for each of them. What is between two of them is `reboots`.
 //!
-//! `accepted` is on the disk before anything is started; `spawned` is written by the
+//! That it was `accepted` is on the disk before anything is started; `spawned` is written by the
 //! process that starts the program, just before it does, while it holds the journal's
 //! lock, which it keeps until it ends. What is written survives the death of any
 //! process, and a loss of power once it was synced; `spawned` is not synced, so after

@@ -8,6 +8,10 @@
 //!   stream ended, run not final: open another while the host is linked ◄┘
 //! ```
 //!
+//! A new command need not wait for a write of its own before its first requests leave:
+//! [`Dispatcher::reserve`] gives its runs what room there is, so that they are written as
+//! `sending` together with the command, and are sent once that is on disk.
+//!
 //! [`Dispatcher::handle`] takes note of what happened, [`Dispatcher::dispatch`] fills
 //! the room that is left. Both collect in an [`Outcome`] what must be written, and
 //! what to do once it is.
@@ -109,6 +113,8 @@ pub struct Dispatcher {
     reopen: BTreeSet<(Timestamp, Key)>,
     out_of: BTreeMap<HostId, u32>,
     out: u32,
+    /// Hosts on which commands that are being written have room already.
+    reserved: BTreeMap<CommandId, Vec<HostId>>,
 }
 
 impl Dispatcher {
@@ -146,7 +152,65 @@ impl Dispatcher {
         }
     }
 
+    /// Takes room for a command that is about to be written, and makes up to `most` of its
+    /// runs `sending`: those that [`Self::dispatch`] would send if it were there. They are to
+    /// be written with it. The room is kept until the command is made, or is let go of with
+    /// [`Self::release`].
+    pub fn reserve(
+        &mut self,
+        command: CommandId,
+        active: &mut Active,
+        most: usize,
+        now: Timestamp,
+    ) -> Vec<HostId> {
+        let room = active
+            .plan
+            .concurrency
+            .unwrap_or(u32::MAX)
+            .min(ALTOGETHER.saturating_sub(self.out));
+        let most = most.min(usize::try_from(room).unwrap_or(usize::MAX));
+        let first = active.queued.iter().take_while(|place| place.0 == 0);
+        let free = first
+            .map(|place| place.2)
+            .filter(|host| self.is_free(*host));
+        let chosen: Vec<HostId> = free.take(most).collect();
+        for host in &chosen {
+            active.change(*host, |run| run.sends(now));
+            self.out += 1;
+            *self.out_of.entry(*host).or_default() += 1;
+        }
+        if !chosen.is_empty() {
+            self.reserved.insert(command, chosen.clone());
+        }
+        chosen
+    }
+
+    /// Gives back the room of a command that was not written, or has been made.
+    pub fn release(&mut self, command: CommandId) {
+        for host in self.reserved.remove(&command).unwrap_or_default() {
+            self.leave(host);
+        }
+    }
+
+    /// Whether a host is linked and has room that no other command waits for.
+    fn is_free(&self, host: HostId) -> bool {
+        let waits = |command: &CommandId| {
+            let active = self.active.get(command);
+            active.is_some_and(|active| {
+                let place = active.place_of(host);
+                place.is_some_and(|place| active.ready.contains(&place))
+            })
+        };
+        self.linked.contains(&host)
+            && self.out_of.get(&host).copied().unwrap_or(0) < PER_HOST
+            && !self
+                .of_host
+                .get(&host)
+                .is_some_and(|it| it.iter().any(waits))
+    }
+
     fn made(&mut self, command: CommandId, mut active: Active, outcome: &mut Outcome) {
+        self.release(command);
         let mut places = Vec::new();
         for (host, run) in active.runs() {
             if run.is_final() {
@@ -332,6 +396,13 @@ impl Dispatcher {
     /// A run that was out is final, or waits again.
     fn came_back(&mut self, key: Key, outcome: &mut Outcome) {
         let (command, host) = key;
+        self.leave(host);
+        self.let_go(command, host);
+        outcome.writes.insert(key);
+    }
+
+    /// One run less is under way on a host.
+    fn leave(&mut self, host: HostId) {
         self.out = self.out.saturating_sub(1);
         if let Some(out) = self.out_of.get_mut(&host) {
             *out = out.saturating_sub(1);
@@ -339,8 +410,6 @@ impl Dispatcher {
                 self.out_of.remove(&host);
             }
         }
-        self.let_go(command, host);
-        outcome.writes.insert(key);
     }
 
     fn let_go(&mut self, command: CommandId, host: HostId) {
@@ -461,10 +530,7 @@ impl Dispatcher {
             let Some(active) = self.active.get_mut(&command) else {
                 return;
             };
-            active.change(host, |run| {
-                run.state = RunState::Sending;
-                run.sent_at = Some(now);
-            });
+            active.change(host, |run| run.sends(now));
             self.out += 1;
             *self.out_of.entry(host).or_default() += 1;
             outcome.writes.insert((command, host));

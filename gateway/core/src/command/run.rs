@@ -81,6 +81,12 @@ impl Run {
         self.ended_at = Some(now);
     }
 
+    /// Its request leaves as soon as this is written.
+    pub(super) fn sends(&mut self, now: Timestamp) {
+        self.state = RunState::Sending;
+        self.sent_at = Some(now);
+    }
+
     /// The host has it in its journal.
     pub(super) fn accepted(&mut self) {
         if self.state == RunState::Sending {

@@ -28,13 +28,17 @@ mod teardown;
 
 use std::{
     fs::{self, File},
-    net::Ipv4Addr,
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use host::{Exec, Host};
 
@@ -153,6 +157,22 @@ impl Place {
             }
         }
     }
+
+    /// A connection of this process to an address there.
+    pub fn connect(&self, address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        let Self::Lab { name, .. } = self else {
+            return TcpStream::connect_timeout(&address, limit);
+        };
+        let namespace = File::open(format!("/run/netns/{name}-gw"))?;
+        // A socket stays in the namespace that it was made in. The thread that goes there for it
+        // ends, so that nobody else is in the wrong one.
+        let connecting = thread::spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            TcpStream::connect_timeout(&address, limit)
+        });
+        let connected = connecting.join();
+        connected.unwrap_or_else(|_| Err(io::Error::other("the connecting thread panicked")))
+    }
 }
 
 /// A lab's name, folder and lock. Its drop is the lab's tear-down.
@@ -185,7 +205,7 @@ impl Ground {
                         _lock: lock,
                     });
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error).context(format!("create {}", folder.display())),
             }
         }

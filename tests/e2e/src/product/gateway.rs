@@ -204,6 +204,11 @@ impl Gateway {
         self.address
     }
 
+    /// Where clients of it run.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Where its state lies.
     pub fn state(&self) -> PathBuf {
         self.state.borrow().clone()

@@ -35,9 +35,14 @@ pub struct World {
 impl World {
     /// A world with `count` booted hosts, none of which has an agent.
     pub fn with_hosts(programs: &Programs, count: u8) -> Result<Self> {
+        Self::with_hosts_and(programs, count, Launch::default())
+    }
+
+    /// The same with a gateway that is run differently.
+    pub fn with_hosts_and(programs: &Programs, count: u8, launch: Launch) -> Result<Self> {
         let lab = scenario::step(&format!("boot {count} hosts"), || Lab::up(count))?;
         let place = lab.gateway_netns();
-        Self::begin(programs, place, Some(lab), Launch::default())
+        Self::begin(programs, place, Some(lab), launch)
     }
 
     /// A world of processes on this machine's loopback interface.

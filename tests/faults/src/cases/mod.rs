@@ -16,6 +16,7 @@ mod slow;
 mod support;
 
 use anyhow::Result;
+use e2e::scenario::Needs;
 
 use crate::{
     Plan,
@@ -91,6 +92,19 @@ pub const ALL: &[Case] = &[
         commands::random_kills,
     ),
     case(
+        "commands-burst",
+        &[],
+        "the gateway, now and then agents, are killed while 500 commands are alive at once on four hosts",
+        commands::killed_in_a_burst,
+    ),
+    case(
+        "commands-hosts",
+        &[],
+        "as `commands`, on booted hosts with the agent installed: systemd starts what was killed",
+        commands::random_kills_on_hosts,
+    )
+    .needing(Needs::INSTALLED_HOSTS),
+    case(
         "agent-kill",
         &[39],
         "the agent is killed before each change of its state: joining, linking, renewing",
@@ -120,6 +134,14 @@ const fn case(
         name,
         abuse,
         injects,
+        needs: Needs::PROCESSES,
         run,
+    }
+}
+
+impl Case {
+    const fn needing(mut self, needs: Needs) -> Self {
+        self.needs = needs;
+        self
     }
 }

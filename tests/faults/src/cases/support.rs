@@ -18,7 +18,7 @@ use crate::{Plan, api::Api};
 pub(super) const OPEN: Duration = Duration::from_secs(60);
 
 /// Writers are many programs with one key: the limit per key is not what is tried here.
-const UNLIMITED: &str = "\n[limits]\nrequests_per_key_per_second = 1000000\n\
+pub(super) const UNLIMITED: &str = "\n[limits]\nrequests_per_key_per_second = 1000000\n\
                          requests_per_key_burst = 1000000\n";
 
 /// A world whose gateway is run as `launch` says, and does not limit its writers.

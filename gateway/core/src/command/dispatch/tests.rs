@@ -113,6 +113,61 @@ fn a_run_is_written_down_as_sending_before_its_stream_opens() {
     assert_eq!(scene.states(), [RunState::Sending]);
 }
 
+/// A command on the hosts 1 to `total` that is about to be written.
+fn unwritten(plan: Plan, total: u8) -> Active {
+    let targets = (1..=total).map(host);
+    Active::new(plan, timers(), targets, BTreeMap::new(), at(0))
+}
+
+#[test]
+fn a_command_that_is_written_with_its_first_runs_sends_them_at_once() {
+    let (mut scene, _) = Scene::new(plan(1, 0, &[], None), timers(), 1, &[1, 2, 3, 4]);
+    let mut active = unwritten(plan(5, 2, &["3", "100%"], None), 5);
+    let given = scene.dispatcher.reserve(command(2), &mut active, 10, at(0));
+    assert_eq!(given, [host(1), host(2)], "two at a time");
+    let states: Vec<_> = active.runs().map(|(_, run)| run.state).collect();
+    assert_eq!(
+        states[..3],
+        [RunState::Sending, RunState::Sending, RunState::Queued]
+    );
+    let outcome = scene.does(Event::Made(command(2), Box::new(active)));
+    assert_eq!(opened(&outcome), [host(1), host(2)]);
+    assert!(outcome.writes.is_empty(), "they are written: {outcome:?}");
+    assert_eq!(scene.dispatcher.out, 3);
+    assert!(scene.dispatcher.reserved.is_empty());
+}
+
+#[test]
+fn no_room_is_given_that_is_not_there() {
+    let (mut scene, _) = Scene::new(plan(1, 0, &[], None), timers(), 1, &[1]);
+    for number in 2..=17 {
+        let mut active = unwritten(plan(2, 0, &[], None), 2);
+        let given = scene
+            .dispatcher
+            .reserve(command(number), &mut active, 10, at(0));
+        // One of the sixteen is under way already; the second host has no link.
+        let expected: &[HostId] = if number <= 16 { &[host(1)] } else { &[] };
+        assert_eq!(given, expected, "{number}");
+    }
+    scene.dispatcher.release(command(2));
+    assert_eq!(scene.dispatcher.out_of[&host(1)], 15);
+    scene.dispatcher.release(command(2));
+    assert_eq!(scene.dispatcher.out_of[&host(1)], 15, "given back once");
+}
+
+#[test]
+fn who_waits_for_a_host_comes_before_a_new_command() {
+    let (mut scene, _) = Scene::new(plan(1, 0, &[], None), timers(), 1, &[1]);
+    let mut outcome = Outcome::default();
+    let waiting = Box::new(unwritten(plan(1, 0, &[], None), 1));
+    // Its turn comes with the next look.
+    let made = Event::Made(command(2), waiting);
+    scene.dispatcher.handle(made, at(0), &mut outcome);
+    let mut active = unwritten(plan(1, 0, &[], None), 1);
+    let given = scene.dispatcher.reserve(command(3), &mut active, 10, at(0));
+    assert!(given.is_empty(), "{given:?}");
+}
+
 #[test]
 fn no_more_run_at_a_time_than_allowed_and_hosts_without_link_take_no_room() {
     let (mut scene, outcome) = Scene::new(plan(4, 2, &[], None), timers(), 4, &[2, 3, 4]);
@@ -323,11 +378,15 @@ struct World {
 }
 
 impl World {
-    fn new(plan: Plan, total: u8) -> Self {
-        let (scene, _) = Scene::new(plan.clone(), timers(), total, &[]);
-        Self {
-            scene,
-            plan,
+    /// The first `linked` hosts are there before the command is made, and are given a head
+    /// start.
+    fn new(plan: Plan, total: u8, linked: u8) -> Self {
+        let mut world = Self {
+            scene: Scene {
+                dispatcher: Dispatcher::default(),
+                now: at(0),
+            },
+            plan: plan.clone(),
             total,
             disk: BTreeMap::new(),
             machines: (1..=total)
@@ -335,7 +394,20 @@ impl World {
                 .collect(),
             asked: BTreeMap::new(),
             taken: BTreeSet::new(),
+        };
+        for number in 1..=linked {
+            world.happens(Happening::Link(number));
         }
+        let targets = (1..=total).map(host);
+        let mut active = Active::new(plan, timers(), targets, BTreeMap::new(), at(0));
+        let dispatcher = &mut world.scene.dispatcher;
+        for host in dispatcher.reserve(command(1), &mut active, 3, at(0)) {
+            let run = active.run(host).unwrap().clone();
+            assert_eq!(run.state, RunState::Sending);
+            world.disk.insert(host, run);
+        }
+        world.event(Event::Made(command(1), Box::new(active)));
+        world
     }
 
     fn run(&self, host: HostId) -> Option<&Run> {
@@ -508,9 +580,10 @@ proptest! {
         concurrency in 0u32..4,
         batches in proptest::sample::select(vec![&[][..], &["1", "50%"][..], &["2"][..]]),
         stop_after in proptest::sample::select(vec![None, Some("1"), Some("60%")]),
+        linked in 0u8..=4,
         happenings in proptest::collection::vec(happening(4), 0..80),
     ) {
-        let mut world = World::new(plan(4, concurrency, batches, stop_after), 4);
+        let mut world = World::new(plan(4, concurrency, batches, stop_after), 4, linked);
         for what in happenings {
             world.happens(what);
             world.check();
