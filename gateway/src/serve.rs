@@ -41,10 +41,10 @@ use crate::link::listener;
 use crate::link::registry::Links;
 use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
-use crate::policy::Policies;
 use crate::plugins::engine::Engine;
-use crate::plugins::no_way_out::NoWayOut;
+use crate::plugins::roles::{self, Requests};
 use crate::plugins::{self, Plugins, host};
+use crate::policy::Policies;
 use crate::reconcile;
 use crate::releases::Releases;
 use crate::scrape::Scrapes;
@@ -83,7 +83,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Starts everything.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
-    start_with(config, |place| host::engine(place, Arc::new(NoWayOut))).await
+    let (requests, waiting) = Requests::channel();
+    let egress = Arc::new(egress::Client::new(
+        egress::Options::default(),
+        Arc::new(egress::SystemResolver::default()),
+        requests,
+        Arc::new(egress::NoRoutes),
+    ));
+    let running = start_with(config, |place| host::engine(place, egress)).await?;
+    let writing = roles::write_requests(Arc::clone(&running.app), waiting);
+    running.app.tasks.spawn("plugins.requests", writing);
+    Ok(running)
 }
 
 /// Starts everything, with another engine for plugins than the real one.
@@ -200,6 +210,8 @@ pub async fn start_with(
         .spawn_critical("commands", command::run(Arc::clone(&app)));
     app.tasks
         .spawn_critical("plugins", plugins::reconcile::run(Arc::clone(&app)));
+    // Before anything is served: what a policy must be asked about is asked from the first request on.
+    roles::spawn(&app);
     app.tasks
         .spawn("store", watch_store(Arc::clone(&app), Arc::clone(&store)));
     app.tasks.spawn_critical(

@@ -17,10 +17,10 @@
 
 pub mod engine;
 pub mod host;
-pub mod no_way_out;
 pub mod outcome;
 pub mod package;
 pub mod reconcile;
+pub mod roles;
 pub mod schema;
 pub mod secrets;
 pub mod values;

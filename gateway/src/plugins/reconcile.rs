@@ -137,6 +137,8 @@ async fn bring(app: &App, plugin: &PluginRecordV1, wanted: Wanted) {
     };
     let failures = match loaded {
         Ok(()) => {
+            // What it wrote before, it may write differently.
+            app.installers.forget();
             tracing::info!(plugin = %name, digest = %plugin.present.digest, version = plugin.present.manifest.version, "a plugin is loaded");
             return;
         }

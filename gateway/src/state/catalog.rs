@@ -351,7 +351,7 @@ impl Catalog {
     /// Moves whenever there are more events for notifiers, or a notifier has got some.
     pub fn signals_epoch(&self) -> watch::Receiver<u64> {
         self.changed_signals.subscribe()
-}
+    }
 
     /// Moves whenever a plugin was installed, changed or removed.
     pub fn plugins_epoch(&self) -> watch::Receiver<u64> {
@@ -398,7 +398,7 @@ impl Catalog {
         }
         if touched.signals {
             self.changed_signals.send_modify(|epoch| *epoch += 1);
-}
+        }
 
         if touched.plugins {
             self.changed_plugins.send_modify(|epoch| *epoch += 1);
@@ -569,7 +569,7 @@ impl Tables {
             SignalSinkRecordV1::KIND => {
                 keep(&mut self.sinks, key, id, item);
                 touched.signals = true;
-}
+            }
 
             PluginRecordV1::KIND => {
                 keep(&mut self.plugins, key, id, item);
@@ -627,6 +627,7 @@ impl Tables {
                 .sinks
                 .keys()
                 .map(key_of::<SignalSinkRecordV1>)
+                .collect(),
             PluginRecordV1::KIND => self
                 .plugins
                 .keys()
