@@ -323,8 +323,8 @@ impl Platform {
         let wish = inspected.manifest.needs.limits;
         let usual = Limits::default();
         let limits = Limits {
-            // Ten times: on a busy machine computing takes longer than it takes.
-            wall_ms: self.options.describe_cpu_ms.saturating_mul(10),
+            // Far more: on a busy machine computing takes longer than it takes.
+            wall_ms: self.options.describe_cpu_ms.saturating_mul(10).max(30_000),
             cpu_ms: self.options.describe_cpu_ms,
             memory_bytes: wish
                 .memory_bytes

@@ -350,3 +350,19 @@ impl WasiView for CallState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does not compile if a Store could be had twice: then both implementations would fit.
+    #[test]
+    fn a_store_cannot_be_used_again() {
+        trait Once<T> {
+            const OF: &'static str = "one";
+        }
+        impl<T> Once<()> for T {}
+        impl<T: Clone> Once<u8> for T {}
+        assert_eq!(<Fresh as Once<_>>::OF, "one");
+    }
+}

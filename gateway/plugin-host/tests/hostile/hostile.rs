@@ -165,6 +165,10 @@ async fn a_plugin_that_waits_is_not_taken_for_one_that_computes() {
             computing: false
         }
     );
+    let (sleeper, _) = bench.plugin("installer", limits).await;
+    let answer = sleeper.render(Invocation::default(), input("sleep")).await;
+    let asleep = answer.expect_err("sleeps").reason;
+    assert_eq!(asleep, error.reason, "asleep is not computing");
     assert!(!error.quarantine);
     assert_eq!(error.faults_in_a_row, 0, "the server's fault, perhaps");
 }

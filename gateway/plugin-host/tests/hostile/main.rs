@@ -2,6 +2,7 @@
 
 mod calls;
 mod components;
+mod figures;
 mod hostile;
 mod loading;
 mod secrets;

@@ -103,7 +103,7 @@ pub(crate) struct Bench {
 pub(crate) fn options(folder: &Path) -> Options {
     let compiler = vec![env!("CARGO_BIN_EXE_compile-plugin").into()];
     let mut options = Options::new(folder.to_owned(), [7; 32], compiler);
-    options.describe_cpu_ms = 300;
+    options.describe_cpu_ms = 200;
     options.concurrency = 6;
     options.concurrency_per_plugin = 4;
     options
