@@ -42,10 +42,10 @@ pub fn operations() -> Vec<Operation> {
         diagnose::operations(),
         file::operations(),
         event::operations(),
-        secret::operations(),
-        plugin::operations(),
         audit::operations(),
         certificate_authority::operations(),
+        secret::operations(),
+        plugin::operations(),
     ]
     .concat()
 }
