@@ -19,7 +19,10 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     (1, "not done, for a reason without a code of its own"),
     (2, "the command line, or a value on it, is wrong"),
     (3, "there is no such thing, or the caller may not see it"),
-    (4, "no valid API key, a permission is missing, or a policy says no"),
+    (
+        4,
+        "no valid API key, a permission is missing, or a policy says no",
+    ),
     (
         5,
         "the current state does not allow it: name taken, not empty, conflict",

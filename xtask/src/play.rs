@@ -131,6 +131,9 @@ impl Built {
             fs::write(&programs.release_key, format!("{}\n", key.public()))
                 .context("write the release's public key")?;
         }
+        if needs.plugins {
+            programs.plugins = crate::plugins::components(workspace)?;
+        }
         Ok(Self {
             programs,
             _folder: folder,

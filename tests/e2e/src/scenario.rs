@@ -44,6 +44,8 @@ pub struct Needs {
     pub emulator: bool,
     /// Prometheus.
     pub prometheus: bool,
+    /// Components of plugins.
+    pub plugins: bool,
 }
 
 impl Needs {
@@ -54,6 +56,7 @@ impl Needs {
         release: false,
         emulator: false,
         prometheus: false,
+        plugins: false,
     };
     /// Only the lab.
     pub const HOSTS: Self = Self {
@@ -62,6 +65,7 @@ impl Needs {
         release: false,
         emulator: false,
         prometheus: false,
+        plugins: false,
     };
     /// Gateway, agent and CLI as processes of this machine.
     pub const PROCESSES: Self = Self {
@@ -70,6 +74,7 @@ impl Needs {
         release: false,
         emulator: false,
         prometheus: false,
+        plugins: false,
     };
     /// Hosts that install a released agent.
     pub const INSTALLED_HOSTS: Self = Self {
@@ -78,6 +83,7 @@ impl Needs {
         release: true,
         emulator: false,
         prometheus: false,
+        plugins: false,
     };
     /// An agent of another architecture.
     pub const EMULATED: Self = Self {
@@ -86,12 +92,24 @@ impl Needs {
         release: true,
         emulator: true,
         prometheus: false,
+        plugins: false,
     };
 
     /// Hosts that install a released agent, and a Prometheus.
     pub const MONITORED_HOSTS: Self = Self {
         prometheus: true,
         ..Self::INSTALLED_HOSTS
+    };
+
+    /// Gateway and CLI as processes of this machine, and plugins.
+    pub const PLUGINS: Self = Self {
+        plugins: true,
+        ..Self::RELEASED_PROCESSES
+    };
+    /// Processes of this machine, and a release that hosts could fetch.
+    pub const RELEASED_PROCESSES: Self = Self {
+        release: true,
+        ..Self::PROCESSES
     };
 
     /// What two of them need together.
@@ -102,6 +120,7 @@ impl Needs {
             release: self.release || other.release,
             emulator: self.emulator || other.emulator,
             prometheus: self.prometheus || other.prometheus,
+            plugins: self.plugins || other.plugins,
         }
     }
 

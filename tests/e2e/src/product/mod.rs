@@ -25,4 +25,6 @@ pub struct Programs {
     pub releases: PathBuf,
     /// The public key that verifies it.
     pub release_key: PathBuf,
+    /// A folder with components of plugins; empty when none were built.
+    pub plugins: PathBuf,
 }

@@ -13,6 +13,7 @@ mod install;
 mod lab;
 mod lossy_link;
 mod monitoring;
+mod plugins;
 mod power_loss;
 mod process;
 mod reboot;
@@ -49,6 +50,12 @@ pub const ALL: &[Scenario] = &[
         "a flipped byte, a deleted entry and a cut tail of an export are found",
         Needs::PROCESSES,
         audit_tamper::run,
+    ),
+    scenario(
+        "plugins",
+        "a notifier, a policy, installers, an upgrade under load: all by plugins, one in JavaScript",
+        Needs::PLUGINS,
+        plugins::run,
     ),
     scenario(
         "secrets",
