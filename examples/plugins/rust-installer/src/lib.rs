@@ -1,7 +1,7 @@
 //! The usual installer with a company's notice and proxy in it: what an operator writes who wants
 //! the product's own script, and a little more.
 
-use install_script::{Binary, InstallParams, render};
+use install_script::{Binary, InstallParams, SCRIPT_PATH, render};
 use loopback_plugin_sdk::installer::{Input, Installer, Rendered};
 use loopback_plugin_sdk::{Diagnostic, Error, Plugin};
 use schemars::JsonSchema;
@@ -69,6 +69,7 @@ fn usual(input: &Input) -> Result<String, Error> {
         channel: &input.channel,
         verbose: input.verbose,
         production: input.production,
+        script_path: input.path("script").unwrap_or(SCRIPT_PATH),
         version: &input.version,
         binaries: &binaries,
         ca_pem: &input.ca_pem,
