@@ -52,7 +52,7 @@ async fn a_request_arrives_as_it_was_meant() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer_and_leads_nowhere() {
+async fn abuse_34_a_redirect_is_an_answer_and_leads_nowhere() {
     let secret_place = Server::answering(OK);
     let to = secret_place.url("/latest/meta-data");
     let server = Server::plain(move |_, conn| {
@@ -69,7 +69,7 @@ async fn a_redirect_is_an_answer_and_leads_nowhere() {
 }
 
 #[tokio::test]
-async fn what_is_not_granted_is_not_connected_to_and_written_down() {
+async fn abuse_34_what_is_not_granted_is_not_connected_to_and_written_down() {
     let server = Server::answering(OK);
     let caller = Caller::new(
         r#"{"http": [

@@ -27,7 +27,7 @@ fn addresses(list: &[&str]) -> Vec<IpAddr> {
 }
 
 #[tokio::test]
-async fn a_name_is_resolved_once_and_every_address_is_judged() {
+async fn abuse_34_a_name_is_resolved_once_and_every_address_is_judged() {
     if !namespace::entered("a_name_is_resolved_once_and_every_address_is_judged", SETUP) {
         return;
     }

@@ -116,7 +116,7 @@ async fn what_was_pushed_is_pulled_and_a_pin_outlives_its_tag() {
 }
 
 #[tokio::test]
-async fn bytes_that_were_exchanged_on_the_registrys_disk_are_refused() {
+async fn abuse_37_bytes_that_were_exchanged_on_the_registrys_disk_are_refused() {
     let test = "bytes_that_were_exchanged_on_the_registrys_disk_are_refused";
     let Some(registry) = Registry::start(test, "", "") else {
         return;

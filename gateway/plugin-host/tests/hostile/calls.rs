@@ -24,7 +24,7 @@ async fn a_plugin_sees_its_configuration_and_its_answer_comes_back() {
 }
 
 #[tokio::test]
-async fn wasi_is_there_and_empty_and_the_same_each_time() {
+async fn abuse_34_wasi_is_there_and_empty_and_the_same_each_time() {
     let bench = bench();
     let (plugin, _) = bench.plugin("installer", Limits::default()).await;
     let mut found = Vec::new();
@@ -52,7 +52,7 @@ async fn wasi_is_there_and_empty_and_the_same_each_time() {
 }
 
 #[tokio::test]
-async fn a_panic_tells_its_words_and_is_in_the_log() {
+async fn abuse_36_a_panic_tells_its_words_and_is_in_the_log() {
     let bench = bench();
     let (plugin, _) = bench.plugin("installer", Limits::default()).await;
     let answer = plugin.render(Invocation::default(), input("panic")).await;
@@ -66,6 +66,9 @@ async fn a_panic_tells_its_words_and_is_in_the_log() {
             .iter()
             .any(|line| line.message.contains("out of luck"))
     );
+    // Nothing of the instance that panicked is left: the next call has its own.
+    let again = plugin.render(Invocation::default(), input("good")).await;
+    assert!(again.is_ok(), "{again:?}");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ fn limits() -> Limits {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn harm_is_ended_by_a_typed_reason_and_others_go_on() {
+async fn abuse_31_32_33_harm_is_ended_by_a_typed_reason_and_others_go_on() {
     let bench = bench();
     let (good, _) = bench.plugin("installer", Limits::default()).await;
     for (what, expected) in CALLS {
@@ -67,7 +67,7 @@ async fn harm_is_ended_by_a_typed_reason_and_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_built_into_a_component_is_bounded_when_it_is_loaded() {
+async fn abuse_32_what_is_built_into_a_component_is_bounded_when_it_is_loaded() {
     let bench = bench();
     let (good, _) = bench.plugin("installer", Limits::default()).await;
     for (what, component, expected) in [
@@ -126,7 +126,7 @@ async fn too_many_handles_end_a_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_lines_is_cut_and_counted_and_the_call_goes_on() {
+async fn abuse_33_a_flood_of_lines_is_cut_and_counted_and_the_call_goes_on() {
     let bench = bench();
     let (bad, _) = bench.plugin("installer", Limits::default()).await;
     bad.render(Invocation::default(), input("flood"))

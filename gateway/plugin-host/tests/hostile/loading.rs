@@ -61,7 +61,7 @@ async fn what_was_compiled_is_kept_and_what_was_tampered_with_is_not_run() {
 }
 
 #[tokio::test]
-async fn code_of_one_component_does_not_pass_for_that_of_another() {
+async fn abuse_37_code_of_one_component_does_not_pass_for_that_of_another() {
     let folder = tempfile::tempdir().expect("a folder");
     let platform = Platform::new(options(folder.path())).expect("a platform");
     let one = guest("notifier");
@@ -90,7 +90,7 @@ fn cached(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn compiling_is_bounded() {
+async fn abuse_38_compiling_is_bounded() {
     let folder = tempfile::tempdir().expect("a folder");
     let attempt = async |change: &dyn Fn(&mut plugin_host::Options), component: Vec<u8>| {
         let mut options = options(folder.path());

@@ -32,7 +32,7 @@ async fn errors_of_the_surroundings_are_read_without_secrets() {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_not_granted_is_not_asked_for() {
+async fn abuse_34_a_secret_that_is_not_granted_is_not_asked_for() {
     let bench = bench();
     let (plugin, _) = bench.plugin("notifier", Limits::default()).await;
     let went = deliver(&plugin, event("other-secret", "")).await;
