@@ -89,10 +89,10 @@ struct Story {
 
 impl Story {
     async fn begin() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("nothing in the way");
         let binary = folder.path().join("agent");
-        std::fs::write(&binary, b"not a real agent").unwrap();
-        let key = release::SigningKey::generate().unwrap();
+        std::fs::write(&binary, b"not a real agent").expect("nothing in the way");
+        let key = release::SigningKey::generate().expect("nothing in the way");
         let file = |arch: &str| release::DraftFile {
             os: "linux".into(),
             arch: arch.into(),
@@ -108,15 +108,15 @@ impl Story {
             files: vec![file("x86_64"), file("aarch64")],
         };
         let releases: PathBuf = folder.path().join("releases");
-        std::fs::create_dir(&releases).unwrap();
-        release::write_release(&releases.join("stable"), &draft, &key).unwrap();
+        std::fs::create_dir(&releases).expect("nothing in the way");
+        release::write_release(&releases.join("stable"), &draft, &key).expect("nothing in the way");
         let public = key.public().to_string();
         let gateway = TestGateway::start_with(|config| {
             config.releases_dir = Some(releases);
             config.release_keys = vec![public];
         })
         .await
-        .unwrap();
+        .expect("nothing in the way");
         let mut story = Self {
             gateway,
             _release: folder,
@@ -143,12 +143,12 @@ impl Story {
             .gateway
             .respond("", "GET", path, None, &[])
             .await
-            .unwrap();
+            .expect("nothing in the way");
         assert_eq!(response.status(), 200, "{path}");
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 20)
             .await
-            .unwrap();
-        String::from_utf8(bytes.to_vec()).unwrap()
+            .expect("nothing in the way");
+        String::from_utf8(bytes.to_vec()).expect("nothing in the way")
     }
 
     async fn failures(&self) -> Vec<String> {
@@ -158,15 +158,23 @@ impl Story {
             .gateway
             .expect(owner, "GET", path, None, 200)
             .await
-            .unwrap();
+            .expect("nothing in the way");
         let entries = page["items"]
             .as_array()
-            .unwrap()
+            .expect("nothing in the way")
             .iter()
-            .map(|item| serde_json::from_str::<Value>(item["body"].as_str().unwrap()).unwrap());
+            .map(|item| {
+                serde_json::from_str::<Value>(item["body"].as_str().expect("nothing in the way"))
+                    .expect("nothing in the way")
+            });
         entries
             .filter(|entry| entry["action"] == "plugin.render_failed")
-            .map(|entry| entry["details"]["code"].as_str().unwrap().to_owned())
+            .map(|entry| {
+                entry["details"]["code"]
+                    .as_str()
+                    .expect("nothing in the way")
+                    .to_owned()
+            })
             .collect()
     }
 }
@@ -184,7 +192,7 @@ async fn a_plugin_writes_the_installer_and_is_asked_once() {
         assert!(story.fetch(PATH).await.contains("# of the shop\n"));
     }
     assert_eq!(
-        *played.asked.lock().unwrap(),
+        *played.asked.lock().expect("nothing in the way"),
         2,
         "twice, to compare, and never again"
     );
@@ -215,11 +223,11 @@ async fn a_plugin_that_begins_to_fail_leaves_its_last_good_script() {
     let played = Played::new(None, Does::Banner("good"));
     story.enable(&[("own", &played)]);
     let good = story.fetch(PATH).await;
-    *played.does.lock().unwrap() = Does::Fails;
+    *played.does.lock().expect("nothing in the way") = Does::Fails;
     story.enable(&[("own", &played)]);
     assert_eq!(story.fetch(PATH).await, good);
     // Also after the gateway was started again.
-    story.gateway.restart().await.unwrap();
+    story.gateway.restart().await.expect("nothing in the way");
     story.enable(&[("own", &played)]);
     let after = story.fetch(PATH).await;
     // It listens at another port now, which is another input: nothing was good for that yet.
@@ -233,12 +241,12 @@ async fn the_closest_plugin_writes_for_its_workspace_alone() {
     let special = gateway
         .workspace("one", Environment::Production)
         .await
-        .unwrap()
+        .expect("nothing in the way")
         .id;
     let other = gateway
         .workspace("two", Environment::Production)
         .await
-        .unwrap()
+        .expect("nothing in the way")
         .id;
     let path = |id: WorkspaceId| format!("/v1/workspaces/{id}/agent/install.sh");
     let all = Played::new(None, Does::Banner("for all"));
@@ -247,7 +255,7 @@ async fn the_closest_plugin_writes_for_its_workspace_alone() {
     assert!(story.fetch(&path(special)).await.contains("# for one\n"));
     assert!(story.fetch(&path(other)).await.contains("# for all\n"));
     assert!(story.fetch(PATH).await.contains("# for all\n"));
-    *one.does.lock().unwrap() = Does::NotMine;
+    *one.does.lock().expect("nothing in the way") = Does::NotMine;
     story.enable(&[("all", &all), ("one", &one)]);
     assert!(story.fetch(&path(special)).await.contains("# for all\n"));
 
@@ -257,11 +265,14 @@ async fn the_closest_plugin_writes_for_its_workspace_alone() {
         let made: Value = gateway
             .expect(&gateway.owner, "POST", &tokens, Some(json!({})), 201)
             .await
-            .unwrap();
-        let url = made["install"]["url"].as_str().unwrap();
+            .expect("nothing in the way");
+        let url = made["install"]["url"].as_str().expect("nothing in the way");
         assert!(url.ends_with(&expected), "{url}");
     }
     let nobody = WorkspaceId::new(model::Timestamp::from_millis(1), [9; 10]);
-    let answer = gateway.call("", "GET", &path(nobody), None).await.unwrap();
+    let answer = gateway
+        .call("", "GET", &path(nobody), None)
+        .await
+        .expect("nothing in the way");
     assert_eq!(answer.status, 404);
 }

@@ -77,11 +77,11 @@ struct Story {
 
 impl Story {
     async fn begin() -> Self {
-        let gateway = TestGateway::start().await.unwrap();
+        let gateway = TestGateway::start().await.expect("nothing in the way");
         let workspace = gateway
             .workspace("prod", Environment::Production)
             .await
-            .unwrap()
+            .expect("nothing in the way")
             .id;
         let policy = Played::enabled_in(&gateway);
         let tokens = format!("/v1/workspaces/{workspace}/agent-tokens");
@@ -98,7 +98,7 @@ impl Story {
         let made = self
             .gateway
             .call_with(key, "POST", &self.tokens, body, headers);
-        made.await.unwrap()
+        made.await.expect("nothing in the way")
     }
 
     async fn actions(&self) -> Vec<String> {
@@ -108,11 +108,13 @@ impl Story {
             .gateway
             .expect(owner, "GET", &path, None, 200)
             .await
-            .unwrap();
-        let items = page["items"].as_array().unwrap().iter();
+            .expect("nothing in the way");
+        let items = page["items"].as_array().expect("nothing in the way").iter();
         items
             .map(|item| {
-                let entry: Value = serde_json::from_str(item["body"].as_str().unwrap()).unwrap();
+                let entry: Value =
+                    serde_json::from_str(item["body"].as_str().expect("nothing in the way"))
+                        .expect("nothing in the way");
                 entry["action"].as_str().unwrap_or_default().to_owned()
             })
             .collect()
@@ -127,7 +129,7 @@ async fn a_policy_is_asked_about_changes_and_not_about_reading() {
         .gateway
         .expect(&owner, "GET", &story.tokens, None, 200)
         .await
-        .unwrap();
+        .expect("nothing in the way");
     assert_eq!(story.policy.times(), 0);
     assert_eq!(
         story
@@ -163,7 +165,7 @@ async fn a_policy_is_asked_about_changes_and_not_about_reading() {
             201,
         )
         .await
-        .unwrap();
+        .expect("nothing in the way");
     assert_eq!(story.policy.times(), before);
 }
 
@@ -216,7 +218,7 @@ async fn the_glass_breaks_for_those_who_may_and_everybody_sees_it() {
             json!([{ "allow": "project.workspace.agent_token" }, { "allow": "project.list" }]),
         )
         .await
-        .unwrap();
+        .expect("nothing in the way");
     let answer = story.make(&weak, &broken).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (403, "forbidden"));
     assert_eq!(story.make(&owner, &broken).await.status, 201);
@@ -234,7 +236,11 @@ async fn another_person_approves_and_the_same_request_passes_once() {
         { "allow": "project.workspace.approval" }, { "allow": "project.list" },
         { "allow": "project.workspace.list" },
     ]);
-    let second = story.gateway.user_with("second", rules).await.unwrap();
+    let second = story
+        .gateway
+        .user_with("second", rules)
+        .await
+        .expect("nothing in the way");
     story.policy.answers(Answer::Said(Verdict::RequireApproval {
         approvers: 1,
         reason: reason("two.persons", "production needs a second person"),
@@ -244,7 +250,10 @@ async fn another_person_approves_and_the_same_request_passes_once() {
         (answer.status.as_u16(), answer.code()),
         (403, "approval_required")
     );
-    let id = answer.body["approval"].as_str().unwrap().to_owned();
+    let id = answer.body["approval"]
+        .as_str()
+        .expect("nothing in the way")
+        .to_owned();
     // Asking again asks for the same.
     assert_eq!(story.make(&owner, &[]).await.body["approval"], *id);
 
@@ -255,19 +264,19 @@ async fn another_person_approves_and_the_same_request_passes_once() {
         .gateway
         .call(&owner, "POST", &decide, yes())
         .await
-        .unwrap();
+        .expect("nothing in the way");
     assert_eq!((own.status.as_u16(), own.code()), (409, "conflict"));
     let listed: Value = story
         .gateway
         .expect(&second, "GET", &path, None, 200)
         .await
-        .unwrap();
+        .expect("nothing in the way");
     assert_eq!(listed["items"][0]["id"], *id);
     let approved: Value = story
         .gateway
         .expect(&second, "POST", &decide, yes(), 200)
         .await
-        .unwrap();
+        .expect("nothing in the way");
     assert_eq!(approved["state"], "approved");
 
     // Another request by the same person is another request.
@@ -276,7 +285,7 @@ async fn another_person_approves_and_the_same_request_passes_once() {
         .gateway
         .call(&owner, "POST", &story.tokens, body)
         .await
-        .unwrap();
+        .expect("nothing in the way");
     assert_eq!(other.code(), "approval_required");
     assert_eq!(story.make(&owner, &[]).await.status, 201);
     assert_eq!(story.policy.last().approvals[0].name, "second");
@@ -290,14 +299,18 @@ async fn a_refusal_by_one_ends_it() {
     let story = Story::begin().await;
     let owner = story.gateway.owner.clone();
     let rules = json!([{ "allow": "project.workspace.approval" }, { "allow": "project.list" }]);
-    let second = story.gateway.user_with("second", rules).await.unwrap();
+    let second = story
+        .gateway
+        .user_with("second", rules)
+        .await
+        .expect("nothing in the way");
     story.policy.answers(Answer::Said(Verdict::RequireApproval {
         approvers: 1,
         reason: reason("two.persons", "a second person"),
     }));
     let id = story.make(&owner, &[]).await.body["approval"]
         .as_str()
-        .unwrap()
+        .expect("nothing in the way")
         .to_owned();
     let decide = format!("/v1/workspaces/{}/approvals/{id}/decision", story.workspace);
     let no = Some(json!({ "approve": false }));
@@ -305,7 +318,7 @@ async fn a_refusal_by_one_ends_it() {
         .gateway
         .expect(&second, "POST", &decide, no, 200)
         .await
-        .unwrap();
+        .expect("nothing in the way");
     assert_eq!(refused["state"], "refused");
     assert_ne!(story.make(&owner, &[]).await.body["approval"], *id);
 }

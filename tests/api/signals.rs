@@ -72,7 +72,7 @@ async fn is_enabled(gateway: &TestGateway, name: &str) {
     };
     until("the notifier to have its place", known)
         .await
-        .unwrap();
+        .expect("nothing in the way");
 }
 
 async fn token(gateway: &TestGateway, workspace: WorkspaceId, description: &str) {
@@ -82,35 +82,37 @@ async fn token(gateway: &TestGateway, workspace: WorkspaceId, description: &str)
     let _: serde_json::Value = gateway
         .expect(&owner, "POST", &path, body, 201)
         .await
-        .unwrap();
+        .expect("nothing in the way");
 }
 
 #[tokio::test]
 async fn events_wait_for_a_receiver_that_is_away_and_come_in_order() {
-    let mut gateway = TestGateway::start().await.unwrap();
+    let mut gateway = TestGateway::start().await.expect("nothing in the way");
     let workspace = gateway
         .workspace("prod", Environment::Production)
         .await
-        .unwrap()
+        .expect("nothing in the way")
         .id;
     let receiver = Played::enable_in(&gateway, "pager");
     is_enabled(&gateway, "pager").await;
-    *receiver.down.lock().unwrap() = true;
+    *receiver.down.lock().expect("nothing in the way") = true;
     for number in 0..3 {
         token(&gateway, workspace, &format!("number {number}")).await;
     }
-    let tried = || *receiver.attempts.lock().unwrap() > 0;
-    until("a first attempt", tried).await.unwrap();
+    let tried = || *receiver.attempts.lock().expect("nothing in the way") > 0;
+    until("a first attempt", tried)
+        .await
+        .expect("nothing in the way");
 
     // They outlive the gateway.
-    gateway.restart().await.unwrap();
+    gateway.restart().await.expect("nothing in the way");
     assert_eq!(gateway.app.catalog.read().signals.len(), 3);
     let receiver = Played::enable_in(&gateway, "pager");
     until("all to be there", || receiver.kinds().len() == 3)
         .await
-        .unwrap();
+        .expect("nothing in the way");
     assert_eq!(receiver.kinds(), ["audit.agent_token.create"; 3]);
-    let got = receiver.got.lock().unwrap().clone();
+    let got = receiver.got.lock().expect("nothing in the way").clone();
     assert_eq!(
         got.iter().map(|event| event.sequence).collect::<Vec<_>>(),
         [1, 2, 3]
@@ -124,44 +126,44 @@ async fn events_wait_for_a_receiver_that_is_away_and_come_in_order() {
         gateway.app.catalog.read().signals.is_empty()
     })
     .await
-    .unwrap();
+    .expect("nothing in the way");
 }
 
 #[tokio::test]
 async fn a_slow_notifier_holds_nobody_else_up() {
-    let gateway = TestGateway::start().await.unwrap();
+    let gateway = TestGateway::start().await.expect("nothing in the way");
     let workspace = gateway
         .workspace("prod", Environment::Production)
         .await
-        .unwrap()
+        .expect("nothing in the way")
         .id;
     let down = Played::enable_in(&gateway, "down");
-    *down.down.lock().unwrap() = true;
+    *down.down.lock().expect("nothing in the way") = true;
     let up = Played::enable_in(&gateway, "up");
     is_enabled(&gateway, "up").await;
     is_enabled(&gateway, "down").await;
     token(&gateway, workspace, "one").await;
     until("the other to have it", || up.kinds().len() == 1)
         .await
-        .unwrap();
+        .expect("nothing in the way");
     assert_eq!(
         gateway.app.catalog.read().signals.len(),
         1,
         "it waits for the one that is down"
     );
-    *down.down.lock().unwrap() = false;
+    *down.down.lock().expect("nothing in the way") = false;
     until("the first to have it, too", || down.kinds().len() == 1)
         .await
-        .unwrap();
+        .expect("nothing in the way");
 }
 
 #[tokio::test]
 async fn nothing_waits_while_nobody_is_to_be_told() {
-    let gateway = TestGateway::start().await.unwrap();
+    let gateway = TestGateway::start().await.expect("nothing in the way");
     let workspace = gateway
         .workspace("prod", Environment::Production)
         .await
-        .unwrap()
+        .expect("nothing in the way")
         .id;
     token(&gateway, workspace, "one").await;
     assert!(gateway.app.catalog.read().signals.is_empty());
@@ -170,12 +172,12 @@ async fn nothing_waits_while_nobody_is_to_be_told() {
     token(&gateway, workspace, "two").await;
     until("the second", || receiver.kinds().len() == 1)
         .await
-        .unwrap();
+        .expect("nothing in the way");
     // Disabled: forgotten, with what it did not get.
     gateway.app.notifiers.send_replace(Some(Notifiers::new()));
     until("it to be forgotten", || {
         gateway.app.catalog.read().sinks.is_empty()
     })
     .await
-    .unwrap();
+    .expect("nothing in the way");
 }
