@@ -17,7 +17,7 @@ async fn gateway(change: impl FnOnce(&mut Config)) -> TestGateway {
         change(config);
     })
     .await
-    .unwrap()
+    .expect("nothing in the way")
 }
 
 fn component(version: &str, secrets: &[&str]) -> Value {
@@ -38,12 +38,12 @@ async fn send(gateway: &TestGateway, key: &str, path: &str, body: &Value) -> Ans
         .header("authorization", format!("Bearer {key}"))
         .header("content-type", "application/wasm")
         .body(Body::from(body.to_string()))
-        .unwrap();
-    let response = gateway.send_raw(request).await.unwrap();
+        .expect("nothing in the way");
+    let response = gateway.send_raw(request).await.expect("nothing in the way");
     let status = response.status();
     let bytes = axum::body::to_bytes(response.into_body(), 16 << 20)
         .await
-        .unwrap();
+        .expect("nothing in the way");
     let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     Answer { status, body }
 }
@@ -52,11 +52,15 @@ async fn call(gateway: &TestGateway, method: &str, path: &str, body: Option<Valu
     gateway
         .call(&gateway.owner, method, path, body)
         .await
-        .unwrap()
+        .expect("nothing in the way")
 }
 
 fn running(gateway: &TestGateway, name: &str) -> bool {
-    gateway.app.plugins.ready(&name.parse().unwrap()).is_some()
+    gateway
+        .app
+        .plugins
+        .ready(&name.parse().expect("nothing in the way"))
+        .is_some()
 }
 
 #[tokio::test]
@@ -94,7 +98,7 @@ async fn a_plugin_goes_from_file_to_running_and_away_again() {
     assert_eq!(enabled.body["state"], "enabled", "{}", enabled.body);
     until("it runs", || running(&gateway, "hook"))
         .await
-        .unwrap();
+        .expect("nothing in the way");
     let taken = call(&gateway, "PUT", "/v1/plugins/hook/grant", Some(json!({}))).await;
     assert_eq!(taken.code(), "conflict", "what runs keeps what it needs");
 
@@ -103,7 +107,7 @@ async fn a_plugin_goes_from_file_to_running_and_away_again() {
     call(&gateway, "POST", "/v1/plugins/hook/disable", None).await;
     until("it is gone", || !running(&gateway, "hook"))
         .await
-        .unwrap();
+        .expect("nothing in the way");
     let removed = call(&gateway, "DELETE", "/v1/plugins/hook", None).await;
     assert_eq!(removed.status, 204);
     let audit = call(&gateway, "GET", "/v1/audit", None)
@@ -116,13 +120,16 @@ async fn a_plugin_goes_from_file_to_running_and_away_again() {
             "{action}: {audit}"
         );
     }
-    gateway.stop().await.unwrap();
+    gateway.stop().await.expect("nothing in the way");
 }
 
 #[tokio::test]
 async fn an_upgrade_that_needs_more_waits_until_that_very_one_is_approved() {
     let gateway = gateway(|_| {}).await;
-    let workspace = gateway.workspace("w", Environment::Staging).await.unwrap();
+    let workspace = gateway
+        .workspace("w", Environment::Staging)
+        .await
+        .expect("nothing in the way");
     let secret = format!("/v1/workspaces/{}/secrets/smtp", workspace.id);
     call(&gateway, "PUT", &secret, Some(json!({ "value": "x" }))).await;
     send(
@@ -137,7 +144,7 @@ async fn an_upgrade_that_needs_more_waits_until_that_very_one_is_approved() {
     call(&gateway, "POST", "/v1/plugins/hook/enable", None).await;
     until("it runs", || running(&gateway, "hook"))
         .await
-        .unwrap();
+        .expect("nothing in the way");
 
     let path = "/v1/plugins/hook/upgrade";
     let wider = component("1.1.0", &["login"]);
@@ -180,13 +187,16 @@ async fn an_upgrade_that_needs_more_waits_until_that_very_one_is_approved() {
     let back = call(&gateway, "POST", "/v1/plugins/hook/rollback", None).await;
     assert_eq!(back.body["present"]["version"], "1.0.0", "{}", back.body);
     assert_eq!(back.body["state"], "enabled");
-    gateway.stop().await.unwrap();
+    gateway.stop().await.expect("nothing in the way");
 }
 
 #[tokio::test]
 async fn abuse_35_who_gives_a_secret_must_be_allowed_to_set_it() {
     let gateway = gateway(|_| {}).await;
-    let workspace = gateway.workspace("w", Environment::Staging).await.unwrap();
+    let workspace = gateway
+        .workspace("w", Environment::Staging)
+        .await
+        .expect("nothing in the way");
     let secret = format!("/v1/workspaces/{}/secrets/smtp", workspace.id);
     call(&gateway, "PUT", &secret, Some(json!({ "value": "x" }))).await;
     send(
@@ -197,17 +207,23 @@ async fn abuse_35_who_gives_a_secret_must_be_allowed_to_set_it() {
     )
     .await;
     let rules = json!([{ "allow": "deployment.plugin" }]);
-    let key = gateway.user_with("plugins", rules).await.unwrap();
+    let key = gateway
+        .user_with("plugins", rules)
+        .await
+        .expect("nothing in the way");
     let bound = json!({ "workspaces": "all",
         "secrets": { "login": { "workspace": workspace.id, "secret": "smtp" } } });
     let path = "/v1/plugins/hook/grant";
     let refused = gateway
         .call(&key, "PUT", path, Some(bound.clone()))
         .await
-        .unwrap();
+        .expect("nothing in the way");
     assert_eq!(refused.code(), "exceeds_maker", "{}", refused.body);
     call(&gateway, "PUT", path, Some(bound.clone())).await;
-    let again = gateway.call(&key, "PUT", path, Some(bound)).await.unwrap();
+    let again = gateway
+        .call(&key, "PUT", path, Some(bound))
+        .await
+        .expect("nothing in the way");
     assert_eq!(
         again.code(),
         "exceeds_maker",
@@ -216,20 +232,20 @@ async fn abuse_35_who_gives_a_secret_must_be_allowed_to_set_it() {
     let nothing = gateway
         .call(&key, "PUT", path, Some(json!({})))
         .await
-        .unwrap();
+        .expect("nothing in the way");
     assert_eq!(
         nothing.status, 200,
         "taking away is no giving: {}",
         nothing.body
     );
-    gateway.stop().await.unwrap();
+    gateway.stop().await.expect("nothing in the way");
 }
 
 #[tokio::test]
 async fn abuse_37_what_is_not_signed_for_this_is_refused() {
     let (key, other) = (
-        SigningKey::generate().unwrap(),
-        SigningKey::generate().unwrap(),
+        SigningKey::generate().expect("nothing in the way"),
+        SigningKey::generate().expect("nothing in the way"),
     );
     let trusted = key.public().to_string();
     let gateway = gateway(|config| {
@@ -277,7 +293,7 @@ async fn abuse_37_what_is_not_signed_for_this_is_refused() {
         taken.body["present"]["signed_by"],
         key.public().id().to_string()
     );
-    gateway.stop().await.unwrap();
+    gateway.stop().await.expect("nothing in the way");
 }
 
 #[tokio::test]
@@ -292,7 +308,7 @@ async fn abuse_37_a_swapped_component_is_not_loaded() {
     .await;
     let digest = installed.body["present"]["digest"]
         .as_str()
-        .unwrap()
+        .expect("nothing in the way")
         .to_owned();
     let hex = digest.trim_start_matches("sha256:");
     let object = gateway
@@ -301,7 +317,7 @@ async fn abuse_37_a_swapped_component_is_not_loaded() {
         .join(&hex[..2])
         .join(hex);
     assert!(object.exists());
-    std::fs::write(&object, component("9.9.9", &[]).to_string()).unwrap();
+    std::fs::write(&object, component("9.9.9", &[]).to_string()).expect("nothing in the way");
     let all = json!({ "workspaces": "all" });
     call(&gateway, "PUT", "/v1/plugins/hook/grant", Some(all)).await;
     call(&gateway, "POST", "/v1/plugins/hook/enable", None).await;
@@ -315,7 +331,7 @@ async fn abuse_37_a_swapped_component_is_not_loaded() {
     }
     assert_eq!(status["status"], "failed", "{status}");
     assert!(!running(&gateway, "hook"));
-    gateway.stop().await.unwrap();
+    gateway.stop().await.expect("nothing in the way");
 }
 
 #[tokio::test]
@@ -349,5 +365,5 @@ async fn a_configuration_is_judged_by_the_schema_and_then_by_the_plugin() {
         "{}",
         refused.body
     );
-    gateway.stop().await.unwrap();
+    gateway.stop().await.expect("nothing in the way");
 }

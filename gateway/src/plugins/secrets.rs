@@ -117,7 +117,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    async fn world() -> World {
+    fn world() -> World {
         let state = tempfile::tempdir().unwrap();
         let options = OpenOptions::new(AuditChainKey::new([1; 32]));
         let store = Arc::new(RedbStore::open(state.path().join("s"), options).unwrap());
@@ -187,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn abuse_35_a_record_opens_only_where_it_belongs() {
-        let world = world().await;
+        let world = world();
         let (one, two) = ((workspace(1), "db"), (workspace(2), "db"));
         let first = world.seal(one, 1, b"first");
         let second = world.seal(one, 2, b"second");
