@@ -9,6 +9,8 @@
 mod keypress;
 
 use std::{
+    fs,
+    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -16,7 +18,7 @@ use std::{
 use anyhow::{Context, Result};
 use e2e::{
     interrupt,
-    product::{Agent, Programs, Token, WORKSPACE, World, is_connected},
+    product::{Agent, Launch, Programs, Token, WORKSPACE, World, is_connected},
     scenario::Needs,
     wait::{self, Look},
 };
@@ -25,6 +27,7 @@ use serde_json::Value;
 
 use crate::{
     play::{Built, PRODUCT},
+    plugins,
     workspace::Workspace,
 };
 
@@ -48,7 +51,8 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
         Needs::INSTALLED_HOSTS
     };
     needs.met()?;
-    let built = Built::build(workspace, PRODUCT, needs)?;
+    let mut built = Built::build(workspace, PRODUCT, needs)?;
+    built.programs.plugins = plugins::build(workspace, &["plugins/policy-window"])?;
     match play(&built.programs, hosts, stay) {
         // Stopping it is how one ends a demo.
         Err(error) if error.is::<interrupt::Interrupted>() => {}
@@ -61,9 +65,14 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
 fn play(programs: &Programs, hosts: u8, stay: bool) -> Result<()> {
     let start = Instant::now();
     println!("\nA gateway with its embedded store, and somebody who owns it:");
+    // The plugin of the demo was built here, and nobody signed it.
+    let launch = Launch {
+        settings: "\n[plugins]\nsigned_only = false\n".into(),
+        ..Launch::default()
+    };
     let world = match hosts {
-        0 => World::here(programs)?,
-        count => World::with_hosts(programs, count)?,
+        0 => World::here_with(programs, launch)?,
+        count => World::with_hosts_and(programs, count, launch)?,
     };
     let token = world.step("make a short-lived agent token", || {
         world.token(&["--description", "demo", "--label", "from=demo"])
@@ -89,12 +98,67 @@ fn play(programs: &Programs, hosts: u8, stay: bool) -> Result<()> {
         start.elapsed().as_secs_f32()
     );
     show(&world, &joined)?;
+    plugin_at_work(&world, &programs.plugins)?;
     next_steps(&world);
     if stay {
         println!("\nPress a key (or Ctrl-C) to stop everything and clean up.");
         keypress::wait()?;
     }
     Ok(())
+}
+
+/// The product's own notifier, policy or installer would do; a policy shows most in three calls.
+fn plugin_at_work(world: &World, folder: &Path) -> Result<()> {
+    println!(
+        "\nA plugin at work: a policy that lets commands run in a window which is closed now."
+    );
+    let component = folder.join("policy-window.wasm").display().to_string();
+    call(world, &["plugin", "install", &component])?;
+    call(
+        world,
+        &["plugin", "grant", "policy-window", "--workspace", "all"],
+    )?;
+    let configuration = world.folder().join("policy.json");
+    // A minute in the week.
+    fs::write(
+        &configuration,
+        r#"{"windows":[{"days":["sun"],"from":"03:00","to":"03:01"}],"actions":["project.workspace.host.command.run"]}"#,
+    )
+    .context("write the policy's configuration")?;
+    let configuration = configuration.display().to_string();
+    call(
+        world,
+        &["plugin", "configure", "policy-window", "-f", &configuration],
+    )?;
+    call(world, &["plugin", "enable", "policy-window"])?;
+    wait::until("the plugin to be ready", JOIN, || {
+        let shown = world.cli().json(&["plugin", "show", "policy-window"])?;
+        let running = &shown["running"];
+        Ok(Look::when(running["status"] == "ready", || {
+            running.to_string()
+        }))
+    })?;
+    let refused = world
+        .cli()
+        .run(&["run", "-w", WORKSPACE, "--all", "--", "true"])?;
+    println!(
+        "\n$ loopback run -w {WORKSPACE} --all -- true\n{}",
+        refused.stderr.trim()
+    );
+    call(
+        world,
+        &[
+            "--break-glass",
+            "showing it",
+            "run",
+            "-w",
+            WORKSPACE,
+            "--all",
+            "--",
+            "true",
+        ],
+    )?;
+    call(world, &["plugin", "disable", "policy-window"])
 }
 
 /// Joins either an agent of this machine or the lab's hosts.

@@ -83,6 +83,12 @@ pub(crate) fn native_tests(workspace: &Workspace) -> Result<()> {
 
 /// Builds and tests all components. Answers the folder that they are in.
 pub(crate) fn components(workspace: &Workspace) -> Result<PathBuf> {
+    let all: Vec<_> = COMPONENTS.iter().map(|(folder, _)| *folder).collect();
+    build(workspace, &all)
+}
+
+/// Builds and tests some of them.
+pub(crate) fn build(workspace: &Workspace, wanted: &[&str]) -> Result<PathBuf> {
     tools::ensure_target("wasm32-wasip2")?;
     let kit = program(
         &workspace.build(&["--package", "devkit", "--bin", "loopback-plugin"])?,
@@ -90,8 +96,20 @@ pub(crate) fn components(workspace: &Workspace) -> Result<PathBuf> {
     )?;
     let out = absolute(workspace, &target_folder().join("plugins"));
     fs::create_dir_all(&out).with_context(|| format!("make {}", out.display()))?;
-    let path = tool_path()?;
-    for (folder, language) in COMPONENTS {
+    let wanted: Vec<_> = COMPONENTS
+        .iter()
+        .filter(|(folder, _)| wanted.contains(folder))
+        .collect();
+    // The tools of other languages are fetched when something is written in them.
+    let path = if wanted
+        .iter()
+        .all(|(_, language)| *language == Language::Rust)
+    {
+        env::var_os("PATH").unwrap_or_default()
+    } else {
+        tool_path()?
+    };
+    for (folder, language) in wanted {
         let folder = workspace.root().join(folder);
         let name = folder
             .file_name()
