@@ -3,7 +3,8 @@
 //! Labels take their values from small closed sets (operation ids, outcomes,
 //! carriers), never from what a peer sent: a hostile peer must not be able to grow
 //! the set of series, and no host's name or secret can slip into a label. Callers
-//! pass `&'static str` to make that hard to get wrong.
+//! pass `&'static str` to make that hard to get wrong. Names of plugins are the exception:
+//! an operator gives them, and there are as many as the configuration allows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use crate::plugins::metrics::PluginMetrics;
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -52,6 +55,7 @@ pub struct Metrics {
     /// HTTP connections open.
     pub http_connections: Gauge,
     store: StoreMetrics,
+    plugins: PluginMetrics,
     scrapes: Family<OutcomeLabel, Counter>,
     scrape_seconds: Histogram,
     runs: Family<StateLabel, Gauge>,
@@ -146,6 +150,7 @@ impl Metrics {
             refused_handshakes: Family::default(),
             dismissed_links: Family::default(),
             handshakes: HandshakeMetrics::default(),
+            plugins: PluginMetrics::default(),
             hosts: Family::default(),
             panics: Family::default(),
             commits: Family::default(),
@@ -252,6 +257,7 @@ impl Metrics {
             store.reopened.clone(),
         );
         registry.register("hosts", "Hosts by state", metrics.hosts.clone());
+        metrics.plugins.register(&mut registry);
         registry.register("panics", "Panics caught", metrics.panics.clone());
         registry.register(
             "scrapes",
@@ -390,6 +396,11 @@ impl Metrics {
         self.hosts
             .get_or_create(&SummaryLabel { summary })
             .set(count);
+    }
+
+    /// Plugins, and what waits for notifiers.
+    pub fn plugins(&self) -> &PluginMetrics {
+        &self.plugins
     }
 
     /// A scrape of a host ended with `outcome` after `took`.

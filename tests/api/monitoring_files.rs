@@ -62,6 +62,7 @@ fn of_gateway() -> String {
     metrics.dismissed("flooding");
     metrics.hosts("connected", 1);
     metrics.panic("liveness");
+    metrics.plugins().example();
     metrics.commands(0, &BTreeMap::new());
     metrics.certificate("https", Timestamp::from_millis(1));
     let _link = metrics.link("udp");

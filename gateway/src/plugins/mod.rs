@@ -17,6 +17,7 @@
 
 pub mod engine;
 pub mod host;
+pub mod metrics;
 pub mod outcome;
 pub mod package;
 pub mod reconcile;

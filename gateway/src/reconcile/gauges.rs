@@ -19,6 +19,7 @@ pub fn refresh(app: &App) {
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
         app.metrics.disk(bytes(disk.f_blocks), bytes(disk.f_bavail));
     }
+    app.metrics.plugins().refresh(app);
     app.metrics.store(&app.store.stats());
     app.metrics.handshakes(&app.handshakes);
     let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
