@@ -54,12 +54,11 @@ impl Client {
     ) -> Result<E::Reply, ClientError> {
         let query = to_value::<E>(&E::Query::default())?;
         let call = Call::new::<E>(&self.base, path, &query, body)?;
-        let content = call.body.as_deref().unwrap_or_default();
+        let mut content = call.body.as_deref().unwrap_or_default();
         let fields = [
             ("content-type", "application/json".to_owned()),
             ("content-length", content.len().to_string()),
         ];
-        let mut content = content;
         let reply = self.carry(&call, &fields, SendBody::from_reader(&mut content), PATIENT)?;
         parse::<E>(&call, reply)
     }
