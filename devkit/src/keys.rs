@@ -47,7 +47,8 @@ pub(crate) fn verify(file: &Path, keys: &Path) -> Result<()> {
     Ok(())
 }
 
-fn signature_of(file: &Path) -> PathBuf {
+/// Where the signature of a component lies.
+pub(crate) fn signature_of(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".sig");
     name.into()

@@ -16,6 +16,7 @@ mod keys;
 mod look;
 mod new;
 mod project;
+mod push;
 mod runtime;
 mod surroundings;
 mod test;
@@ -116,6 +117,8 @@ enum Command {
         #[arg(long)]
         key: PathBuf,
     },
+    /// Put a component, and FILE.sig if it is there, into a registry
+    Push(push::Push),
     /// Check a component against FILE.sig
     Verify {
         /// The component
@@ -161,6 +164,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Keygen { file } => keys::keygen(&file),
         Command::Sign { file, key } => keys::sign(&file, &key),
+        Command::Push(push) => wait(push.run()),
         Command::Verify { file, keys } => keys::verify(&file, &keys),
     }
 }

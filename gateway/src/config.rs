@@ -12,7 +12,9 @@
 mod check;
 pub mod duration;
 mod network;
+mod registry;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +27,7 @@ use crate::files::{self, FileError};
 use crate::rate::Quota;
 
 pub use network::{AddressRange, NotAPublicUrl, NotARange, PublicUrl};
+pub use registry::Registry;
 
 const FILE_LIMIT: u64 = 1 << 20;
 
@@ -153,6 +156,8 @@ pub struct Plugins {
     pub installed: usize,
     /// Calls of plugins at a time.
     pub calls: usize,
+    /// Registries that plugins come from, by `host[:port]` as in references.
+    pub registries: BTreeMap<String, Registry>,
 }
 
 /// Logs, on standard error.
@@ -299,6 +304,7 @@ impl Default for Plugins {
             installed: 64,
             // Each may take its limit of memory, 128 MiB unless a grant says otherwise.
             calls: 32,
+            registries: BTreeMap::new(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod installers;
 mod matrix;
 mod monitoring_files;
 mod paths;
+mod plugin_registries;
 mod plugins;
 mod policy;
 mod requests;

@@ -51,7 +51,19 @@ endpoints! {
     /// Read what a plugin logs: lines since the gateway's start, as many as are kept.
     list_plugin_logs ListPluginLogs: GET "/v1/plugins/{plugin}/logs", needs DeploymentPluginLogRead, path OfPlugin, query LogsAfter,
         reply 200 PluginLogs;
+    /// Install a plugin that lies in a registry. It may do nothing until it is granted something.
+    install_plugin_from_registry InstallPluginFromRegistry: POST "/v1/plugins/from-registry", needs DeploymentPluginInstall,
+        body InstallFromRegistry, reply 201 Plugin, problems [NameTaken, BadSignature];
+    /// Replace a plugin by another version that lies in a registry. One that needs more waits for approval.
+    upgrade_plugin_from_registry UpgradePluginFromRegistry: POST "/v1/plugins/{plugin}/upgrade-from-registry", needs DeploymentPluginUpgrade,
+        path OfPlugin, body UpgradeFromRegistry, reply 200 UpgradedPlugin, problems [BadSignature];
 }
+
+/// A name that no plugin may have: it stands where the names of plugins do in paths.
+pub const RESERVED_NAME: &str = "from-registry";
+
+/// Most bytes of a reference.
+pub const MAX_REFERENCE_BYTES: usize = 512;
 
 /// Most bytes of a component.
 pub const MAX_COMPONENT_BYTES: u64 = 64 << 20;
@@ -335,4 +347,26 @@ pub struct PluginLogLine {
     pub message: String,
     /// What it said besides, by name.
     pub fields: BTreeMap<String, String>,
+}
+
+/// A plugin to install from a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InstallFromRegistry {
+    /// Where it lies: `registry.example/team/plugin:1.4.0`, or with `@sha256:…` for a digest. What
+    /// a tag means is looked up once; the plugin's `source` has the digest.
+    #[schemars(length(min = 1, max = 512))]
+    pub reference: String,
+    /// What to call it; what its author calls it when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+}
+
+/// A version to upgrade to from a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeFromRegistry {
+    /// Where it lies, as for a plugin to install.
+    #[schemars(length(min = 1, max = 512))]
+    pub reference: String,
 }

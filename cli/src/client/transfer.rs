@@ -45,6 +45,24 @@ impl Client {
         parse::<E>(&call, reply)
     }
 
+    /// Calls `E`, which takes a body and may take as long as servers elsewhere do. It is not made
+    /// again by itself.
+    pub fn send_slowly<E: Endpoint>(
+        &self,
+        path: &E::Path,
+        body: &E::Body,
+    ) -> Result<E::Reply, ClientError> {
+        let query = to_value::<E>(&E::Query::default())?;
+        let call = Call::new::<E>(&self.base, path, &query, body)?;
+        let mut content = call.body.as_deref().unwrap_or_default();
+        let fields = [
+            ("content-type", "application/json".to_owned()),
+            ("content-length", content.len().to_string()),
+        ];
+        let reply = self.carry(&call, &fields, SendBody::from_reader(&mut content), PATIENT)?;
+        parse::<E>(&call, reply)
+    }
+
     /// Reads a content, from `first` on if it is still that `version`.
     pub fn fetch_content<E: Endpoint<Body = Nothing, Reply = Raw>>(
         &self,

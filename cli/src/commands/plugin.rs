@@ -3,6 +3,7 @@
 mod grant;
 mod offline;
 mod show;
+mod source;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use api::endpoint::Nothing;
 use api::v1::plugin::*;
 use clap::Subcommand;
 use model::names::Name;
+
+use source::{SignatureArg, Source};
 
 use super::LimitArg;
 use crate::app::App;
@@ -33,8 +36,9 @@ pub(super) enum Command {
     },
     /// Install a plugin; it may do nothing until it is granted something
     Install {
-        /// The component
-        file: PathBuf,
+        /// A file, or oci://REGISTRY/REPOSITORY:TAG, which the gateway fetches
+        #[arg(value_name = "SOURCE", value_parser = Source::parser())]
+        source: Source,
         /// What to call it [default: what its author calls it]
         #[arg(long)]
         name: Option<Name>,
@@ -70,9 +74,9 @@ pub(super) enum Command {
     Upgrade {
         /// Its name
         name: Name,
-        /// The component. Not needed to approve one that waits
-        #[arg(required_unless_present = "approve")]
-        file: Option<PathBuf>,
+        /// As for install. Not needed to approve one that waits
+        #[arg(required_unless_present = "approve", value_name = "SOURCE", value_parser = Source::parser())]
+        source: Option<Source>,
         /// Approve what it needs more, which was shown before
         #[arg(long)]
         approve: bool,
@@ -110,14 +114,6 @@ pub(super) enum Command {
     Offline(offline::Verb),
 }
 
-/// A detached signature.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct SignatureArg {
-    /// The signature [default: FILE.sig, if it is there]
-    #[arg(long, value_name = "FILE")]
-    signature: Option<PathBuf>,
-}
-
 pub(super) fn run(app: &mut App, command: Command) -> Result<(), Failure> {
     match command {
         Command::Offline(verb) => offline::run(verb),
@@ -129,16 +125,11 @@ pub(super) fn run(app: &mut App, command: Command) -> Result<(), Failure> {
                 .write(&page, |page, now| show::list(&page.items, now))
         }
         Command::Install {
-            file,
+            source,
             name,
             signature,
         } => {
-            let query = NewPlugin {
-                name,
-                signature: signature.read(&file)?,
-                source: source_of(&file),
-            };
-            let plugin = send::<InstallPlugin>(&app.client()?, &Nothing {}, &query, &file)?;
+            let plugin = source.install(&app.client()?, name, &signature)?;
             app.out.write(&plugin, show::one)?;
             next_steps(&plugin);
             Ok(())
@@ -163,10 +154,10 @@ pub(super) fn run(app: &mut App, command: Command) -> Result<(), Failure> {
         }
         Command::Upgrade {
             name,
-            file,
+            source,
             approve,
             signature,
-        } => upgrade(app, name, file.as_deref(), approve, &signature),
+        } => upgrade(app, name, source.as_ref(), approve, &signature),
         Command::Rollback { name } => {
             let plugin = app.client()?.fetch::<RollbackPlugin>(&of(name))?;
             app.out.say(&plugin, |plugin| {
@@ -204,14 +195,14 @@ fn of(plugin: Name) -> OfPlugin {
 fn upgrade(
     app: &mut App,
     name: Name,
-    file: Option<&Path>,
+    source: Option<&Source>,
     approve: bool,
     signature: &SignatureArg,
 ) -> Result<(), Failure> {
     let client = app.client()?;
     let path = of(name.clone());
     let before = client.fetch::<GetPlugin>(&path)?;
-    let Some(file) = file else {
+    let Some(source) = source else {
         let Some(pending) = &before.pending else {
             return Err(Failure::Usage(format!(
                 "no upgrade of plugin {name} waits for approval"
@@ -220,17 +211,13 @@ fn upgrade(
         let digest = pending.version.digest;
         return approved(app, &client, &path, digest);
     };
-    let query = PluginOrigin {
-        signature: signature.read(file)?,
-        source: source_of(file),
-    };
     // Somebody who uploads the file and approves it in one breath has looked at nothing, unless
     // this very component was shown before.
     let shown = before
         .pending
         .as_ref()
         .map(|pending| pending.version.digest);
-    let upgraded = send::<UpgradePlugin>(&client, &path, &query, file)?;
+    let upgraded = source.upgrade(&client, &path, signature)?;
     match (&upgraded.outcome, &upgraded.plugin.pending) {
         (UpgradeOutcome::Held, Some(pending)) => {
             let digest = pending.version.digest;
@@ -318,24 +305,6 @@ fn logs(app: &mut App, path: &OfPlugin, follow: bool, limit: u32) -> Result<(), 
     }
 }
 
-fn send<E: api::Endpoint<Body = api::endpoint::Raw>>(
-    client: &Client,
-    path: &E::Path,
-    query: &E::Query,
-    file: &Path,
-) -> Result<E::Reply, Failure> {
-    if file.to_string_lossy().starts_with("oci://") {
-        return Err(Failure::Usage(
-            "plugins are installed from files: fetch it from the registry with `loopback plugin` or \
-             another tool first"
-                .to_owned(),
-        ));
-    }
-    let bytes = read_whole(file, MAX_COMPONENT_BYTES)?;
-    let length = bytes.len() as u64;
-    Ok(client.send_content::<E>(path, query, &mut bytes.as_slice(), length)?)
-}
-
 fn read_whole(file: &Path, most: u64) -> Result<Vec<u8>, Failure> {
     let failed = |source| Failure::File {
         verb: "read",
@@ -355,26 +324,6 @@ fn read_whole(file: &Path, most: u64) -> Result<Vec<u8>, Failure> {
         return Err(Failure::Usage(format!("{name} has more than {most} bytes")));
     }
     Ok(bytes)
-}
-
-impl SignatureArg {
-    fn read(&self, component: &Path) -> Result<Option<String>, Failure> {
-        let beside = PathBuf::from(format!("{}.sig", component.display()));
-        let path = match &self.signature {
-            Some(path) => path,
-            None if beside.exists() => &beside,
-            None => return Ok(None),
-        };
-        let text = read_whole(path, 1024)?;
-        String::from_utf8(text)
-            .map(Some)
-            .map_err(|_| Failure::Usage(format!("{} is not a signature", path.display())))
-    }
-}
-
-/// The file's name, not its path: that of somebody's home is nobody's matter.
-fn source_of(file: &Path) -> Option<model::names::Text> {
-    file.file_name()?.to_str()?.parse().ok()
 }
 
 fn next_steps(plugin: &Plugin) {

@@ -45,19 +45,25 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How a registry is reached, in the operator's words.
 #[derive(Clone, Debug)]
 pub struct Access {
+    /// Whether it was an operator who named the registry: it may lie in a private network then.
+    /// One that somebody else names lies at a public address, or the name would be a way to ask
+    /// servers that only this machine reaches.
+    pub named: bool,
     /// Without TLS, and also on this machine: for a registry to try things with.
     pub plain_http: bool,
     /// How the registry proves itself.
     pub profile: TlsProfile,
     /// Who we are to it.
     pub login: Option<Login>,
-    /// Networks beyond the public ones where hosts may lie that the registry sends us to.
+    /// Networks beyond the public ones where hosts may lie that the registry sends us to, and the
+    /// registry itself.
     pub networks: Vec<Cidr>,
 }
 
 impl Default for Access {
     fn default() -> Self {
         Self {
+            named: false,
             plain_http: false,
             profile: TlsProfile::System,
             login: None,

@@ -120,7 +120,9 @@ impl Plugins {
         if !(1..=1000).contains(&self.calls) {
             return Err(invalid("plugins.calls", "must be 1 to 1000"));
         }
-        Ok(())
+        self.registries
+            .iter()
+            .try_for_each(|(name, registry)| registry.check(name))
     }
 }
 

@@ -61,6 +61,8 @@ fn the_reference_shows_every_key() {
     } = &config;
     assert!(public_url.is_some() && https_certificate.is_some() && https_key.is_some());
     assert!(insecure_http_listen.is_some() && releases_dir.is_some());
+    let mut registries = config.plugins.registries.values();
+    assert!(registries.all(|it| it.ca_file.is_some() && it.user.is_some()));
     keys(&toml::Table::try_from(&config).unwrap(), "", &mut known);
     assert_eq!(written, known);
 }
@@ -128,6 +130,18 @@ fn slips_are_refused_with_their_key() {
         (
             "[limits]\nrequests_per_key_burst = 0",
             "key limits.requests_per_key_burst",
+        ),
+        (
+            "[plugins.registries.'registry.example/team']",
+            "is no registry",
+        ),
+        (
+            "[plugins.registries.'registry.example']\nuser = 'a'",
+            "user needs password_file",
+        ),
+        (
+            "[plugins.registries.'127.0.0.1:5000']\nplain_http = true\nca_file = '/c'",
+            "key plugins.registries: \"127.0.0.1:5000\"",
         ),
         ("[log]\nformat = 'xml'", "unknown variant `xml`"),
         ("state_dir = ''", "key state_dir"),

@@ -17,6 +17,7 @@ pub mod monitoring;
 pub mod page;
 pub mod people;
 pub mod plugin;
+pub mod plugin_registry;
 pub mod secret;
 pub mod system;
 pub mod tenancy;

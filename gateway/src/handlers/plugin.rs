@@ -11,10 +11,11 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use bytes::Bytes;
+use egress::oci::{Pulled, Reference};
 use gateway_core::plugin::{Accepts, Refusal, Upgraded};
 use gateway_store::{Batch, CommitError, Condition};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use model::names::Name;
+use model::names::{Name, Text};
 use model::permission::Permission;
 use model::plugin::{Grant, PluginDigest, Workspaces};
 
@@ -22,12 +23,13 @@ use super::page::page_of;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::call::Call;
+use crate::plugins::engine::Component;
 use crate::plugins::package::{self, Coming};
 use crate::plugins::{values, view};
 use crate::state::catalog::Kept;
 use crate::state::change::Entry;
 use crate::state::plugin_records::{
-    PluginEventV1, PluginGrantsRecordV1, PluginRecordV1, SecretRecordV1,
+    ComponentV1, PluginEventV1, PluginGrantsRecordV1, PluginRecordV1, SecretRecordV1,
 };
 use crate::state::records::{WorkspaceRecordV1, key_of};
 
@@ -63,19 +65,74 @@ pub async fn install_plugin(
 ) -> Result<Plugin> {
     let _turn = app.plugins.turn()?;
     let bytes = receive(&parts, body).await?;
-    let digest = PluginDigest::of(&bytes);
-    let coming = coming(
-        &call,
-        call.query.signature.clone(),
-        call.query.source.as_ref(),
-    );
-    let admitted = package::admit(&app, bytes, coming).await;
-    let (component, loaded) = match admitted {
+    let (signature, source) = (call.query.signature.as_ref(), call.query.source.as_ref());
+    let arrived = Arrived::sent(bytes, signature, source);
+    install(&app, &call, call.query.name.clone(), arrived).await
+}
+
+/// A component that has come, from wherever.
+pub(super) struct Arrived {
+    bytes: Bytes,
+    digest: PluginDigest,
+    signature: Option<String>,
+    source: String,
+    reference: Option<String>,
+}
+
+impl Arrived {
+    fn sent(bytes: Bytes, signature: Option<&String>, source: Option<&Text>) -> Self {
+        Self {
+            digest: PluginDigest::of(&bytes),
+            bytes,
+            signature: signature.cloned(),
+            source: source.map_or_else(String::new, ToString::to_string),
+            reference: None,
+        }
+    }
+
+    /// What a reference led to.
+    pub(super) fn pulled(pulled: Pulled, reference: &Reference) -> Self {
+        // One that is no text is no signature, and is to be refused as such, not left out.
+        let signature = pulled.signature;
+        let signature = signature.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        Self {
+            bytes: pulled.component.into(),
+            digest: pulled.digest,
+            signature,
+            source: pulled.pinned.to_string(),
+            reference: Some(reference.to_string()),
+        }
+    }
+
+    /// An entry about it.
+    fn entry<E: Endpoint>(&self, call: &Call<E>, what: &'static str) -> Entry {
+        let entry = call.entry(what).with("digest", self.digest);
+        match &self.reference {
+            Some(reference) => entry.with("reference", reference),
+            None => entry,
+        }
+    }
+}
+
+/// Installs what has come.
+pub(super) async fn install<E: Endpoint<Reply = Plugin>>(
+    app: &App,
+    call: &Call<E>,
+    name: Option<Name>,
+    arrived: Arrived,
+) -> Result<Plugin> {
+    let (component, loaded) = match admit(app, call, &arrived).await {
         Ok(admitted) => admitted,
-        Err(error) => return Err(refused(&app, &call, "plugin.install", digest, error).await),
+        Err(error) => {
+            let entry = arrived.entry(call, "plugin.install");
+            return Err(refused(app, entry, error).await);
+        }
     };
-    let name = call.query.name.clone();
     let name = name.unwrap_or_else(|| component.manifest.name.clone());
+    if name.as_str() == RESERVED_NAME {
+        let detail = format!("`{RESERVED_NAME}` is a word of the API; choose another name");
+        return Err(Error::invalid("name", detail));
+    }
     let most = app.plugins.most();
     if app.catalog.read().plugins.len() >= most {
         let detail = format!("{most} plugins are installed, as many as plugins.installed allows");
@@ -85,20 +142,22 @@ pub async fn install_plugin(
         return Err(taken(&name));
     }
     values::purge(&*app.store, &name).await?;
-    let configuration = package::carried_over(&app, &loaded, None).await?;
+    let configuration = package::carried_over(app, &loaded, None).await?;
     let mut record = PluginRecordV1::installed(name.clone(), component, call.meta.now);
     if let Some(text) = configuration {
-        let kept = package::keep_configuration(&app, text, call.meta.now).await?;
+        let kept = package::keep_configuration(app, text, call.meta.now).await?;
         let decided = record.decided().configured();
         record = record.with(decided, &[]);
         (record.configuration, record.configuration_revision) = (Some(kept), 1);
     }
-    note(&mut record, &call, "plugin.install", digest);
+    note(&mut record, call, "plugin.install", arrived.digest);
     let key = PluginRecordV1::key_of(&name)?;
     let mut batch = Batch::new();
     batch.require(&key, Condition::Absent);
     batch.put_record(&key, &record)?;
-    entry(&call, "plugin.install", &name, digest)
+    arrived
+        .entry(call, "plugin.install")
+        .on(&name)
         .with("version", &record.present.manifest.version)
         .with("kind", record.present.kind)
         .with("source", &record.present.source)
@@ -108,7 +167,7 @@ pub async fn install_plugin(
         )
         .in_deployment(&mut batch);
     let reply = view::plugin(&app.plugins, &record);
-    match call.try_finish(&app, batch, &reply).await? {
+    match call.try_finish(app, batch, &reply).await? {
         Ok(()) => Ok(reply),
         Err(CommitError::Conflict { key: at, .. }) if at == key => Err(taken(&name)),
         Err(error) => Err(error.into()),
@@ -130,21 +189,29 @@ pub async fn upgrade_plugin(
     parts: Parts,
     body: Body,
 ) -> Result<UpgradedPlugin> {
-    let name = call.path.plugin.clone();
-    find(&app, &name)?;
+    find(&app, &call.path.plugin)?;
     let _turn = app.plugins.turn()?;
     let bytes = receive(&parts, body).await?;
-    let digest = PluginDigest::of(&bytes);
-    let coming = coming(
-        &call,
-        call.query.signature.clone(),
-        call.query.source.as_ref(),
-    );
+    let (signature, source) = (call.query.signature.as_ref(), call.query.source.as_ref());
+    let arrived = Arrived::sent(bytes, signature, source);
+    upgrade(&app, &call, arrived).await
+}
+
+/// Replaces a plugin by what has come, or holds that.
+pub(super) async fn upgrade<E>(
+    app: &App,
+    call: &Call<E>,
+    arrived: Arrived,
+) -> Result<UpgradedPlugin>
+where
+    E: Endpoint<Path = OfPlugin, Reply = UpgradedPlugin>,
+{
+    let name = &call.path.plugin;
     let upgraded = async {
-        let (component, loaded) = package::admit(&app, bytes, coming).await?;
-        let kept = find(&app, &name)?;
+        let (component, loaded) = admit(app, call, &arrived).await?;
+        let kept = find(app, name)?;
         let before = (*kept.record).clone();
-        let carried = carry(&app, &before, &loaded).await?;
+        let carried = carry(app, &before, &loaded).await?;
         let accepts = accepts(carried.as_ref());
         let (decided, how) = before
             .decided()
@@ -152,31 +219,33 @@ pub async fn upgrade_plugin(
             .map_err(|refusal| refusal_of(&refusal))?;
         let mut record = before.clone().with(decided, &[component]);
         if how == Upgraded::Live {
-            reconfigure(&app, &before, &mut record, carried, &call).await?;
+            reconfigure(app, &before, &mut record, carried, call).await?;
         }
         Ok((kept, record, how))
     };
     let (kept, mut record, how) = match upgraded.await {
         Ok(upgraded) => upgraded,
-        Err(error) => return Err(refused(&app, &call, "plugin.upgrade", digest, error).await),
+        Err(error) => {
+            let entry = arrived.entry(call, "plugin.upgrade").on(name);
+            return Err(refused(app, entry, error).await);
+        }
     };
     let (what, outcome) = match how {
         Upgraded::Live => ("plugin.upgrade", UpgradeOutcome::Live),
         Upgraded::Held => ("plugin.upgrade.hold", UpgradeOutcome::Held),
     };
-    note(&mut record, &call, what, digest);
-    let entry = entry(&call, what, &name, digest)
+    note(&mut record, call, what, arrived.digest);
+    let entry = arrived
+        .entry(call, what)
+        .on(name)
         .with("before", kept.present.digest)
-        .with(
-            "source",
-            call.query.source.as_ref().map_or("", |text| text.as_str()),
-        );
+        .with("source", &arrived.source);
     let reply = UpgradedPlugin {
         outcome,
         plugin: view::plugin(&app.plugins, &record),
     };
     let batch = replacing(&kept, &record, entry)?;
-    call.finish(&app, batch, reply).await
+    call.finish(app, batch, reply).await
 }
 
 /// Approves the upgrade that waits.
@@ -511,7 +580,7 @@ pub async fn list_plugin_logs(app: Arc<App>, call: Call<ListPluginLogs>) -> Resu
     })
 }
 
-fn find(app: &App, name: &Name) -> Result<Kept<PluginRecordV1>> {
+pub(super) fn find(app: &App, name: &Name) -> Result<Kept<PluginRecordV1>> {
     let found = app.catalog.read().plugins.get(name).cloned();
     found.ok_or_else(|| Error::not_found("plugin"))
 }
@@ -544,25 +613,22 @@ async fn receive(parts: &Parts, body: Body) -> Result<Bytes> {
     }
 }
 
-fn coming<E: Endpoint>(
+async fn admit<E: Endpoint>(
+    app: &App,
     call: &Call<E>,
-    signature: Option<String>,
-    source: Option<&model::names::Text>,
-) -> Coming {
-    Coming {
-        signature,
-        source: source.map_or_else(String::new, ToString::to_string),
+    arrived: &Arrived,
+) -> Result<(ComponentV1, Component)> {
+    let coming = Coming {
+        signature: arrived.signature.clone(),
+        source: arrived.source.clone(),
         by: call.proof.caller().user.name.to_string(),
         at: call.meta.now,
-    }
+    };
+    package::admit(app, arrived.bytes.clone(), coming).await
 }
 
 /// The configuration of what is there, as another component wants it.
-async fn carry(
-    app: &App,
-    before: &PluginRecordV1,
-    loaded: &crate::plugins::engine::Component,
-) -> Result<Option<String>> {
+async fn carry(app: &App, before: &PluginRecordV1, loaded: &Component) -> Result<Option<String>> {
     let version = before.present.manifest.version.as_str();
     let configuration = before.configuration.map(|it| (version, it));
     package::carried_over(app, loaded, configuration).await
@@ -649,18 +715,9 @@ async fn finish<E: Endpoint<Reply = Plugin>>(
 }
 
 /// Notes a component that was turned away, and answers the refusal.
-async fn refused<E: Endpoint>(
-    app: &App,
-    call: &Call<E>,
-    what: &'static str,
-    digest: PluginDigest,
-    error: Error,
-) -> Error {
+pub(super) async fn refused(app: &App, entry: Entry, error: Error) -> Error {
     let mut batch = Batch::new();
-    call.entry(what)
-        .with("digest", digest)
-        .refused(&error.detail)
-        .in_deployment(&mut batch);
+    entry.refused(&error.detail).in_deployment(&mut batch);
     match app.commit(batch).await {
         Ok(_) => error,
         Err(failed) => failed,

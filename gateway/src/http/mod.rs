@@ -30,10 +30,11 @@ use axum::Router;
 use crate::app::App;
 use crate::handlers::{
     access, agent_token, approval, audit, certificate_authority, command, command_follow, diagnose,
-    event, file, host, monitoring, people, plugin, secret, system, tenancy,
+    event, file, host, monitoring, people, plugin, plugin_registry, secret, system, tenancy,
 };
 use crate::link::carrier;
 use crate::plugins::engine::LOAD_WITHIN;
+use crate::plugins::registries;
 use dispatch::Routes;
 
 /// Every route, and the ids of the operations that are mounted.
@@ -138,6 +139,14 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded::<RemovePlugin, _, _>(plugin::remove_plugin)
         .guarded_within::<CheckPlugin, _, _>(plugin::CHECK_WITHIN, plugin::check_plugin)
         .guarded::<ListPluginLogs, _, _>(plugin::list_plugin_logs)
+        .guarded_within::<InstallPluginFromRegistry, _, _>(
+            registries::ANSWER_WITHIN,
+            plugin_registry::install_plugin_from_registry,
+        )
+        .guarded_within::<UpgradePluginFromRegistry, _, _>(
+            registries::ANSWER_WITHIN,
+            plugin_registry::upgrade_plugin_from_registry,
+        )
         .guarded_raw::<FollowEvents, _, _>(event::follow_events)
         .guarded::<ListDeploymentAudit, _, _>(audit::list_deployment_audit)
         .guarded_raw::<ExportDeploymentAudit, _, _>(audit::export_deployment_audit)

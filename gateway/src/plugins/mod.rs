@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod package;
 pub mod reconcile;
+pub mod registries;
 pub mod roles;
 pub mod schema;
 pub mod secrets;
@@ -40,6 +41,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::config::{Config, ConfigError};
 use crate::error::{Error, Result};
 use engine::{Engine, Instance};
+use registries::Registries;
 
 /// Components that are received and compiled at a time. Each may take 64 MiB before it is
 /// known to be one.
@@ -48,6 +50,7 @@ const INSTALLS: usize = 2;
 /// Plugins in this gateway.
 pub struct Plugins {
     engine: Arc<dyn Engine>,
+    registries: Registries,
     keys: Vec<PublicKey>,
     signed_only: bool,
     most: usize,
@@ -87,6 +90,7 @@ impl Plugins {
     pub fn new(config: &Config, engine: Arc<dyn Engine>) -> Result<Self, ConfigError> {
         Ok(Self {
             engine,
+            registries: Registries::new(config),
             keys: config.trusted_plugin_keys()?,
             signed_only: config.plugins.signed_only,
             most: config.plugins.installed,
@@ -98,6 +102,11 @@ impl Plugins {
     /// What runs them.
     pub fn engine(&self) -> &Arc<dyn Engine> {
         &self.engine
+    }
+
+    /// Where components are fetched from.
+    pub fn registries(&self) -> &Registries {
+        &self.registries
     }
 
     /// The plugin of this name, while it can be called.

@@ -302,11 +302,11 @@ impl<'a> Session<'a> {
             })
     }
 
-    /// The registry lies where the operator says, on this machine only if they say so; others lie
-    /// at public addresses, or in networks that the operator has named.
+    /// A registry that the operator named lies where they say, on this machine only if they say
+    /// so; others lie at public addresses, or in networks that the operator has named.
     fn permits(&self, target: &Target, address: IpAddr) -> bool {
-        let theirs = !self.is_registry(target) && !self.access.plain_http;
-        if theirs {
+        let ours = self.access.named && self.is_registry(target);
+        if !ours && !self.access.plain_http {
             return address::permits(&[], address)
                 || address::permits_listed(&self.access.networks, address);
         }
@@ -317,6 +317,7 @@ impl<'a> Session<'a> {
         let networks: Vec<Cidr> = networks
             .into_iter()
             .filter_map(|network| network.parse().ok())
+            .chain(self.access.networks.iter().copied())
             .collect();
         address::permits_listed(&networks, address)
     }
@@ -402,6 +403,52 @@ mod tests {
         assert_eq!(to("https://cdn.example/x"), Some("cdn.example/x".into()));
         for odd in ["", "x", "//evil.example/x", "file:///etc/passwd"] {
             assert_eq!(to(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn where_a_registry_may_lie_depends_on_who_named_it() {
+        let dialler = Dialler::new(std::sync::Arc::new(crate::SystemResolver::default()));
+        let reference: Reference = "r.example/a:1".parse().expect("a reference");
+        let registry = Target::parse("https://r.example/v2/").expect("an URL");
+        let other = Target::parse("https://cdn.example/").expect("an URL");
+        let (public, private, here, metadata) =
+            ("1.1.1.1", "10.1.2.3", "127.0.0.1", "169.254.169.254");
+        let stranger = Access::default();
+        let named = Access {
+            named: true,
+            ..Access::default()
+        };
+        let networks = Access {
+            networks: vec![
+                "10.0.0.0/8".parse().expect("a network"),
+                "127.0.0.0/8".parse().expect("a network"),
+            ],
+            ..named.clone()
+        };
+        let plain = Access {
+            plain_http: true,
+            ..Access::default()
+        };
+        for (access, target, may) in [
+            (&stranger, &registry, &[public][..]),
+            (&stranger, &other, &[public]),
+            (&named, &registry, &[public, private]),
+            (&named, &other, &[public]),
+            (&networks, &registry, &[public, private, here]),
+            (&networks, &other, &[public, private, here]),
+            (&plain, &registry, &[public, private, here]),
+        ] {
+            let session = Session::new(&dialler, &reference, access, "pull");
+            for text in [public, private, here, metadata] {
+                let address = text.parse().expect("an address");
+                let expected = may.contains(&text);
+                assert_eq!(
+                    session.permits(target, address),
+                    expected,
+                    "{target:?} at {text} by {access:?}"
+                );
+            }
         }
     }
 }
