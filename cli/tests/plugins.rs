@@ -19,7 +19,7 @@ fn a_plugin_in_a_registry_is_the_gateways_to_fetch() {
     let ran = shell.run(&["plugin", "install", &source, "--name", "chat"]);
     assert_ne!(ran.code, 0);
     let asked = &shell.gateway().asked()[0];
-    assert_eq!(asked.line, "POST /v1/plugins/from-registry HTTP/1.1");
+    assert_eq!(asked.line, "POST /v1/plugins/from-registry");
     assert_eq!(asked.header("content-type"), Some("application/json"));
     let body: Value = serde_json::from_str(&asked.body).unwrap();
     assert_eq!(body, json!({ "reference": REFERENCE, "name": "chat" }));
