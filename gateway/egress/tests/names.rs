@@ -28,7 +28,10 @@ fn addresses(list: &[&str]) -> Vec<IpAddr> {
 
 #[tokio::test]
 async fn abuse_34_a_name_is_resolved_once_and_every_address_is_judged() {
-    if !namespace::entered("abuse_34_a_name_is_resolved_once_and_every_address_is_judged", SETUP) {
+    if !namespace::entered(
+        "abuse_34_a_name_is_resolved_once_and_every_address_is_judged",
+        SETUP,
+    ) {
         return;
     }
     let asked = dns::serve(|name, times| match name {

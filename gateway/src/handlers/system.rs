@@ -156,7 +156,8 @@ pub async fn get_install_script(
     install_script(&app, None, SCRIPT_PATH.to_owned(), &call.query).await
 }
 
-/// The installer for hosts of a workspace.
+/// The installer for hosts of a workspace. Everybody may ask, so which workspaces there are must not
+/// show: what is not one with an installer of its own gets the installer of all.
 pub async fn get_workspace_install_script(
     app: Arc<App>,
     call: PublicCall<GetWorkspaceInstallScript>,
@@ -164,12 +165,13 @@ pub async fn get_workspace_install_script(
 ) -> Result<Response<Body>> {
     let id = call.path.workspace;
     let found = app.catalog.read().workspaces.get(&id).cloned();
-    let name = found
-        .ok_or_else(|| Error::not_found("workspace"))?
-        .name
-        .to_string();
-    let path = workspace_script_path(id);
-    install_script(&app, Some((id, name)), path, &call.query).await
+    match found.filter(|_| app.installers.is_special(id)) {
+        Some(record) => {
+            let workspace = Some((id, record.name.to_string()));
+            install_script(&app, workspace, workspace_script_path(id), &call.query).await
+        }
+        None => install_script(&app, None, SCRIPT_PATH.to_owned(), &call.query).await,
+    }
 }
 
 /// Where the installer for hosts of a workspace is.
