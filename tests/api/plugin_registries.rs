@@ -55,9 +55,14 @@ async fn push_as(
         component: bytes.as_bytes(),
         signature: signature.map(str::as_bytes),
     };
-    let to = reference(registry, tag).parse().unwrap();
+    let to = reference(registry, tag)
+        .parse()
+        .expect("nothing in the way");
     let registries = Registries::new(Arc::new(SystemResolver::default()));
-    registries.push(&to, access, package).await.unwrap()
+    registries
+        .push(&to, access, package)
+        .await
+        .expect("nothing in the way")
 }
 
 /// A gateway that knows this registry, and takes what this key signed.
@@ -77,12 +82,15 @@ async fn gateway(
         change(config);
     })
     .await
-    .unwrap()
+    .expect("nothing in the way")
 }
 
 async fn call(gateway: &TestGateway, method: &str, path: &str, body: Option<Value>) -> Answer {
     let owner = &gateway.owner;
-    gateway.call(owner, method, path, body).await.unwrap()
+    gateway
+        .call(owner, method, path, body)
+        .await
+        .expect("nothing in the way")
 }
 
 async fn install(gateway: &TestGateway, reference: impl ToString, name: &str) -> Answer {
@@ -98,9 +106,17 @@ async fn upgrade(gateway: &TestGateway, name: &str, reference: impl ToString) ->
 
 async fn installed(gateway: &TestGateway) -> Vec<String> {
     let found = call(gateway, "GET", "/v1/plugins", None).await.body;
-    let items = found["items"].as_array().unwrap().iter();
+    let items = found["items"]
+        .as_array()
+        .expect("nothing in the way")
+        .iter();
     items
-        .map(|item| item["name"].as_str().unwrap().to_owned())
+        .map(|item| {
+            item["name"]
+                .as_str()
+                .expect("nothing in the way")
+                .to_owned()
+        })
         .collect()
 }
 
@@ -110,7 +126,7 @@ async fn a_plugin_is_what_its_digest_names_wherever_its_tag_goes() {
     let Some(registry) = Registry::start(test, "", "") else {
         return;
     };
-    let key = SigningKey::generate().unwrap();
+    let key = SigningKey::generate().expect("nothing in the way");
     let gateway = gateway(&registry, &key, |_| {}).await;
     let (first, second) = (component("1.0.0"), component("1.1.0"));
     let sign = |bytes: &str| sign_plugin(bytes.as_bytes(), &key);
@@ -127,7 +143,10 @@ async fn a_plugin_is_what_its_digest_names_wherever_its_tag_goes() {
     // The tag moves. Who has the digest is not concerned, with or without the tag beside it.
     let moved = push(&registry, ":1", &second, Some(&sign(&second))).await;
     assert_ne!(moved, pinned);
-    let both = reference(&registry, &format!(":1@{}", pinned.digest().unwrap()));
+    let both = reference(
+        &registry,
+        &format!(":1@{}", pinned.digest().expect("nothing in the way")),
+    );
     for (name, reference) in [("by-digest", pinned.to_string()), ("by-both", both)] {
         let installed = install(&gateway, reference, name).await;
         let present = &installed.body["present"];
@@ -145,7 +164,10 @@ async fn a_plugin_is_what_its_digest_names_wherever_its_tag_goes() {
     assert_eq!(shown["previous"]["source"], pinned.to_string());
 
     let audit = call(&gateway, "GET", "/v1/audit", None).await.body;
-    let entries = audit["items"].as_array().unwrap().iter();
+    let entries = audit["items"]
+        .as_array()
+        .expect("nothing in the way")
+        .iter();
     let entry = entries
         .filter_map(|entry| entry["body"].as_str())
         .find(|entry| entry.contains(r#""plugin.install""#) && entry.contains(r#""by-tag""#));
@@ -153,7 +175,7 @@ async fn a_plugin_is_what_its_digest_names_wherever_its_tag_goes() {
     for word in [&reference(&registry, ":1"), &pinned.to_string(), &digest] {
         assert!(entry.contains(word.as_str()), "{word}: {entry}");
     }
-    gateway.stop().await.unwrap();
+    gateway.stop().await.expect("nothing in the way");
 }
 
 #[tokio::test]
@@ -162,8 +184,8 @@ async fn what_a_registry_exchanged_or_nobody_vouches_for_is_not_installed() {
     let Some(registry) = Registry::start(test, "", "") else {
         return;
     };
-    let key = SigningKey::generate().unwrap();
-    let other = SigningKey::generate().unwrap();
+    let key = SigningKey::generate().expect("nothing in the way");
+    let other = SigningKey::generate().expect("nothing in the way");
     let gateway = gateway(&registry, &key, |_| {}).await;
     let bytes = component("1.0.0");
     let good = sign_plugin(bytes.as_bytes(), &key);
@@ -181,9 +203,9 @@ async fn what_a_registry_exchanged_or_nobody_vouches_for_is_not_installed() {
     let pinned = push(&registry, ":1", &bytes, Some(&good)).await;
     let digest = PluginDigest::of(bytes.as_bytes());
     let path = registry.blob(&digest.hex());
-    let before = fs::read(&path).unwrap();
+    let before = fs::read(&path).expect("nothing in the way");
     let tampered = bytes.replace("tells a chat", "tells a ch4t");
-    fs::write(&path, &tampered).unwrap();
+    fs::write(&path, &tampered).expect("nothing in the way");
     for reference in [reference(&registry, ":1"), pinned.to_string()] {
         let refused = install(&gateway, &reference, "hook").await;
         assert_eq!(refused.code(), "invalid", "{}", refused.body);
@@ -193,7 +215,7 @@ async fn what_a_registry_exchanged_or_nobody_vouches_for_is_not_installed() {
             refused.body
         );
     }
-    fs::write(&path, before).unwrap();
+    fs::write(&path, before).expect("nothing in the way");
     // Another package under the name of this one: by tag nobody can tell, by digest everybody.
     let nothing = reference(&registry, &format!("@sha256:{}", "0".repeat(64)));
     let refused = install(&gateway, nothing, "hook").await;
@@ -213,7 +235,7 @@ async fn what_a_registry_exchanged_or_nobody_vouches_for_is_not_installed() {
     for word in ["refused", "digest_mismatch", ":stranger"] {
         assert!(audit.contains(word), "{word}: {audit}");
     }
-    gateway.stop().await.unwrap();
+    gateway.stop().await.expect("nothing in the way");
 }
 
 /// Who may install plugins may name any registry; what the gateway reaches is not theirs to see.
@@ -223,7 +245,7 @@ async fn a_registry_that_the_operator_did_not_name_is_a_stranger() {
     let Some(registry) = Registry::start(test, "", "") else {
         return;
     };
-    let key = SigningKey::generate().unwrap();
+    let key = SigningKey::generate().expect("nothing in the way");
     let gateway = gateway(&registry, &key, |config| config.plugins.registries.clear()).await;
     push(&registry, ":1", &component("1.0.0"), None).await;
     for registry in [
@@ -241,7 +263,7 @@ async fn a_registry_that_the_operator_did_not_name_is_a_stranger() {
         let refused = install(&gateway, text, "hook").await;
         assert_eq!(refused.code(), "invalid", "{text}: {}", refused.body);
     }
-    gateway.stop().await.unwrap();
+    gateway.stop().await.expect("nothing in the way");
 }
 
 #[tokio::test]
@@ -252,12 +274,12 @@ async fn a_registry_with_accounts_is_shown_the_one_that_the_operator_gave() {
     let Some(registry) = Registry::start(test, more, accounts) else {
         return;
     };
-    let key = SigningKey::generate().unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    let key = SigningKey::generate().expect("nothing in the way");
+    let folder = tempfile::tempdir().expect("nothing in the way");
     let file = folder.path().join("password");
     let write = |password: &str| {
-        fs::write(&file, format!("{password}\n")).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&file, format!("{password}\n")).expect("nothing in the way");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("nothing in the way");
     };
     let gateway = gateway(&registry, &key, |config| {
         for entry in config.plugins.registries.values_mut() {
@@ -292,5 +314,5 @@ async fn a_registry_with_accounts_is_shown_the_one_that_the_operator_gave() {
     assert_eq!(right.status, 201, "{}", right.body);
     let audit = call(&gateway, "GET", "/v1/audit", None).await.body;
     assert!(!audit.to_string().contains(PASSWORD));
-    gateway.stop().await.unwrap();
+    gateway.stop().await.expect("nothing in the way");
 }
