@@ -1,7 +1,10 @@
 //! A registry as others run it: Docker's own, on loopback.
 
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
-#![allow(dead_code, reason = "several tests share it, and not each needs all of it")]
+#![allow(
+    dead_code,
+    reason = "several tests share it, and not each needs all of it"
+)]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
