@@ -162,6 +162,7 @@ impl Fixture {
             PluginKind::Installer => "renderer.render",
             PluginKind::Notifier => "sink.deliver",
             PluginKind::Policy => "authorizer.decide",
+            PluginKind::Power => "provider.observe",
         };
         let function = self.call.as_deref().unwrap_or(own);
         let input = match function {
@@ -175,6 +176,20 @@ impl Fixture {
                     .collect(),
                 _ => bail!("the input of sink.deliver is a list of events"),
             },
+            "provider.discover" => over(json!({ "cursor": null }), &self.input),
+            "provider.inspect" | "provider.check" | "provider.observe" => {
+                within(json!({ "target": target() }), &self.input)
+            }
+            "provider.begin" | "provider.resume" => {
+                let sample = json!({ "operation": operation(self.now_ms), "target": target() });
+                within(sample, &self.input)
+            }
+            "provider.poll" | "provider.cancel" => {
+                let sample = json!({
+                    "operation": operation(self.now_ms), "target": target(), "cursor": [],
+                });
+                within(sample, &self.input)
+            }
             // The configuration is what is looked at.
             _ => over(json!({ "json": self.config.to_string() }), &self.input),
         };
@@ -252,6 +267,36 @@ fn over(mut sample: Value, with: &Value) -> Value {
         (sample, with) => *sample = with.clone(),
     }
     sample
+}
+
+/// The same, and for the objects in it too: `target` and `operation` are laid over samples.
+fn within(mut sample: Value, with: &Value) -> Value {
+    for (key, value) in with.as_object().into_iter().flatten() {
+        let part = sample.get(key).cloned().unwrap_or_default();
+        sample[key] = over(part, value);
+    }
+    sample
+}
+
+fn target() -> Value {
+    json!({
+        "host": "hst_1",
+        "address": "https://bmc.example",
+        "params": "{}",
+        "tls_profile": null,
+        "route": null,
+    })
+}
+
+fn operation(now_ms: u64) -> Value {
+    json!({
+        "id": "pop_1",
+        "attempt": 1,
+        "action": "On",
+        "boot": null,
+        "deadline_ms": now_ms + 300_000,
+        "before": null,
+    })
 }
 
 fn installer() -> Value {

@@ -173,7 +173,7 @@ fn kind(text: &str) -> Result<PluginKind, String> {
     PluginKind::ALL
         .into_iter()
         .find(|kind| kind.as_str() == text)
-        .ok_or_else(|| "a kind is installer, notifier or policy".to_owned())
+        .ok_or_else(|| "a kind is installer, notifier, policy or power".to_owned())
 }
 
 /// A component, given by itself or by the folder that it was built in.

@@ -27,11 +27,12 @@ macro_rules! contract {
 }
 
 /// The contract, as it lies in the SDK.
-const CONTRACT: [(&str, &str); 4] = [
+const CONTRACT: [(&str, &str); 5] = [
     contract!("base/0.1.0/base.wit"),
     contract!("install/0.1.0/install.wit"),
     contract!("signal/0.1.0/signal.wit"),
     contract!("policy/0.1.0/policy.wit"),
+    contract!("power/0.1.0/power.wit"),
 ];
 
 macro_rules! sdk {
@@ -41,7 +42,7 @@ macro_rules! sdk {
 }
 
 /// The Rust SDK without its contract.
-const SDK: [(&str, &str); 14] = sdk![
+const SDK: [(&str, &str); 15] = sdk![
     "Cargo.toml",
     "src/bindings.rs",
     "src/config.rs",
@@ -55,6 +56,7 @@ const SDK: [(&str, &str); 14] = sdk![
     "src/notifier.rs",
     "src/plugin.rs",
     "src/policy.rs",
+    "src/power.rs",
     "src/testing.rs",
 ];
 
@@ -96,6 +98,7 @@ fn files(name: &Name, kind: PluginKind, language: Language) -> Vec<(String, Stri
         PluginKind::Installer => template!("installer.toml"),
         PluginKind::Notifier => template!("notifier.toml"),
         PluginKind::Policy => template!("policy.toml"),
+        PluginKind::Power => template!("power.toml"),
     };
     let mut files = vec![
         ("plugin.toml".to_owned(), manifest(name, kind)),
@@ -111,12 +114,15 @@ fn files(name: &Name, kind: PluginKind, language: Language) -> Vec<(String, Stri
         (Language::Rust, PluginKind::Installer) => ("src/lib.rs", template!("rust/installer.rs")),
         (Language::Rust, PluginKind::Notifier) => ("src/lib.rs", template!("rust/notifier.rs")),
         (Language::Rust, PluginKind::Policy) => ("src/lib.rs", template!("rust/policy.rs")),
+        (Language::Rust, PluginKind::Power) => ("src/lib.rs", template!("rust/power.rs")),
         (Language::Js, PluginKind::Installer) => ("plugin.js", template!("js/installer.js")),
         (Language::Js, PluginKind::Notifier) => ("plugin.js", template!("js/notifier.js")),
         (Language::Js, PluginKind::Policy) => ("plugin.js", template!("js/policy.js")),
+        (Language::Js, PluginKind::Power) => ("plugin.js", template!("js/power.js")),
         (Language::Python, PluginKind::Installer) => ("app.py", template!("python/installer.py")),
         (Language::Python, PluginKind::Notifier) => ("app.py", template!("python/notifier.py")),
         (Language::Python, PluginKind::Policy) => ("app.py", template!("python/policy.py")),
+        (Language::Python, PluginKind::Power) => ("app.py", template!("python/power.py")),
     };
     add(source, text);
     match language {
@@ -156,6 +162,12 @@ fn manifest(name: &Name, kind: PluginKind) -> String {
         text.push_str(
             "\n[[needs.http]]\nname = \"target\"\npurpose = \"where events go\"\n\n\
              [[needs.secrets]]\nname = \"token\"\npurpose = \"shown to the target as a bearer token\"\n",
+        );
+    }
+    if kind == PluginKind::Power {
+        text.push_str(
+            "\n[[needs.http]]\nname = \"controllers\"\npurpose = \"what turns the machines on and off\"\n\n\
+             [[needs.secrets]]\nname = \"token\"\npurpose = \"shown to each machine's controller\"\nper_target = true\n",
         );
     }
     text

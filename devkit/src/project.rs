@@ -101,6 +101,7 @@ pub(crate) fn package(kind: PluginKind) -> &'static str {
         PluginKind::Installer => "install",
         PluginKind::Notifier => "signal",
         PluginKind::Policy => "policy",
+        PluginKind::Power => "power",
     }
 }
 

@@ -18,52 +18,10 @@
 //! how it was ended; `lost` says that it may have run and nobody can tell how it
 //! ended.
 
-use std::fmt;
-use std::str::FromStr;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-        )]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
-
-        impl $name {
-            /// All of them, in the order of this file.
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
-
-            /// The word for people and programs.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),* }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = NoSuchWord;
-
-            fn from_str(text: &str) -> Result<Self, NoSuchWord> {
-                let found = Self::ALL.iter().copied().find(|it| it.as_str() == text);
-                found.ok_or_else(|| NoSuchWord(crate::names::clean(text, 64)))
-            }
-        }
-    };
-}
-
-/// The word means nothing here.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is none of the words that can stand here")]
-pub struct NoSuchWord(String);
+pub use crate::words::NoSuchWord;
 
 words! {
     /// Where a run is. See the head of this module.

@@ -7,9 +7,12 @@
 //! Read in this order: [`ids`] and [`names`] say how things are called,
 //! [`tenancy`] and [`host`] what they are, [`permission`] and [`access`] who may
 //! touch them, [`selector`] how many are picked at once, [`command`] what is run on
-//! them, [`diagnose`] what they show of themselves, [`audit`] and
-//! them, [`mod@file`] what is brought there and back, [`audit`] and
+//! them, [`mod@file`] what is brought there and back, [`power`] how they are turned
+//! on and off, [`diagnose`] what they show of themselves, [`audit`] and
 //! [`audit_chain`] how it is remembered.
+
+#[macro_use]
+mod words;
 
 pub mod access;
 pub mod audit;
@@ -25,6 +28,7 @@ pub mod labels;
 pub mod names;
 pub mod permission;
 pub mod plugin;
+pub mod power;
 pub mod selector;
 pub mod tenancy;
 pub mod time;

@@ -77,11 +77,13 @@ pub enum PluginKind {
     Notifier,
     /// Judges whether something may be done now (`loopback:policy`).
     Policy,
+    /// Turns machines on and off from the outside (`loopback:power`).
+    Power,
 }
 
 impl PluginKind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Installer, Self::Notifier, Self::Policy];
+    pub const ALL: [Self; 4] = [Self::Installer, Self::Notifier, Self::Policy, Self::Power];
 
     /// As in the API.
     pub fn as_str(self) -> &'static str {
@@ -89,6 +91,7 @@ impl PluginKind {
             Self::Installer => "installer",
             Self::Notifier => "notifier",
             Self::Policy => "policy",
+            Self::Power => "power",
         }
     }
 }

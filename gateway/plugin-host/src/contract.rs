@@ -15,6 +15,8 @@ pub(crate) mod installer;
 pub(crate) mod notifier;
 #[allow(missing_docs, reason = "generated from what is documented in wit/")]
 pub(crate) mod policy;
+#[allow(missing_docs, reason = "generated from what is documented in wit/")]
+pub(crate) mod power;
 
 use model::plugin::PluginKind;
 use wasmtime::component::{HasSelf, InstancePre, Linker};
@@ -30,6 +32,7 @@ pub(crate) fn export_of(kind: PluginKind) -> &'static str {
         PluginKind::Installer => "loopback:install/renderer",
         PluginKind::Notifier => "loopback:signal/sink",
         PluginKind::Policy => "loopback:policy/authorizer",
+        PluginKind::Power => "loopback:power/provider",
     }
 }
 
@@ -59,6 +62,18 @@ pub(crate) fn imports_of(kind: PluginKind) -> &'static [&'static str] {
             "loopback:base/log",
             "loopback:base/config",
         ],
+        PluginKind::Power => &[
+            "loopback:base/types",
+            "loopback:power/types",
+            "loopback:base/log",
+            "loopback:base/config",
+            "loopback:base/secrets",
+            "loopback:base/http",
+            "loopback:base/sign",
+            "loopback:base/datagram",
+            "loopback:base/state",
+            "loopback:base/task",
+        ],
     }
 }
 
@@ -73,6 +88,9 @@ pub(crate) fn link(kind: PluginKind, linker: &mut Linker<CallState>) -> wasmtime
         }
         PluginKind::Policy => {
             policy::Policy::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)
+        }
+        PluginKind::Power => {
+            power::Power::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)
         }
     }
 }
@@ -90,6 +108,7 @@ pub(crate) enum KindExports {
     Installer(installer::InstallerIndices),
     Notifier(notifier::NotifierIndices),
     Policy(policy::PolicyIndices),
+    Power(power::PowerIndices),
 }
 
 impl Exports {
@@ -103,6 +122,7 @@ impl Exports {
                 }
                 PluginKind::Notifier => KindExports::Notifier(notifier::NotifierIndices::new(pre)?),
                 PluginKind::Policy => KindExports::Policy(policy::PolicyIndices::new(pre)?),
+                PluginKind::Power => KindExports::Power(power::PowerIndices::new(pre)?),
             },
         })
     }

@@ -65,6 +65,14 @@ pub mod notifier {
     pub use crate::contract::notifier::exports::loopback::signal::sink::Event;
 }
 
+/// What a power provider is asked and answers.
+pub mod power {
+    pub use crate::contract::power::loopback::power::types::{
+        Action, Begun, BootDevice, BootOnce, Cancelled, Found, FoundPage, Observation, Operation,
+        Progress, Resumed, State, Step, Support, Supported, Target,
+    };
+}
+
 /// What a policy plugin is asked and answers.
 pub mod policy {
     pub use crate::contract::policy::exports::loopback::policy::authorizer::{Request, Verdict};

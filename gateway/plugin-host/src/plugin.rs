@@ -21,6 +21,7 @@ use crate::contract::base::{CheckConfig, MigrateConfig, refused};
 use crate::contract::installer::Render;
 use crate::contract::notifier::Deliver;
 use crate::contract::policy::Decide;
+use crate::contract::power as power_steps;
 use crate::counts::{Counters, Counts};
 use crate::logs::{LogPage, SharedRing};
 use crate::platform::{Loaded, Platform};
@@ -28,8 +29,10 @@ use crate::ports::{CallContext, GuestError, Services};
 use crate::reason::{Blame, CallError, Reason, Scope};
 use crate::record::{Recorder, Recording};
 use crate::store::{Fresh, Operation};
-use crate::surroundings::{Guards, Invocation, RealClock, Surroundings};
+use crate::surroundings::{CredentialKey, Guards, Invocation, RealClock, Surroundings};
 use crate::{Diagnostic, installer, notifier, policy};
+
+mod power;
 
 /// What an operator decided about a plugin.
 #[derive(Clone, Debug)]
@@ -260,6 +263,30 @@ impl Plugin {
             Render::FUNCTION => one(self, invocation, read(input).map(Render)).await,
             Deliver::FUNCTION => one(self, invocation, read(input).map(Deliver)).await,
             Decide::FUNCTION => one(self, invocation, read(input).map(Decide)).await,
+            power_steps::Inspect::FUNCTION => {
+                one::<power_steps::Inspect>(self, invocation, read(input)).await
+            }
+            power_steps::Check::FUNCTION => {
+                one::<power_steps::Check>(self, invocation, read(input)).await
+            }
+            power_steps::Observe::FUNCTION => {
+                one::<power_steps::Observe>(self, invocation, read(input)).await
+            }
+            power_steps::Begin::FUNCTION => {
+                one::<power_steps::Begin>(self, invocation, read(input)).await
+            }
+            power_steps::Poll::FUNCTION => {
+                one::<power_steps::Poll>(self, invocation, read(input)).await
+            }
+            power_steps::Resume::FUNCTION => {
+                one::<power_steps::Resume>(self, invocation, read(input)).await
+            }
+            power_steps::Cancel::FUNCTION => {
+                one::<power_steps::Cancel>(self, invocation, read(input)).await
+            }
+            power_steps::Discover::FUNCTION => {
+                one::<power_steps::Discover>(self, invocation, read(input)).await
+            }
             _ => {
                 let what = format!("there is no function `{function}`");
                 let call = self.platform.call_id();
@@ -343,6 +370,13 @@ impl Plugin {
         recording: Option<&mut Recording>,
     ) -> Surroundings {
         let clock = invocation.clock.unwrap_or_else(|| Arc::new(RealClock));
+        let grant = if invocation.secrets.is_empty() {
+            Arc::clone(&current.grant)
+        } else {
+            let mut grant = Grant::clone(&current.grant);
+            grant.secrets.extend(invocation.secrets);
+            Arc::new(grant)
+        };
         let (services, clock) = match recording {
             Some(recording) => recording.listen(self.services.clone(), clock),
             None => (self.services.clone(), clock),
@@ -352,7 +386,7 @@ impl Plugin {
                 plugin: self.name.clone(),
                 workspace: invocation.workspace,
                 call: call.to_owned(),
-                grant: Arc::clone(&current.grant),
+                grant,
             },
             operation: invocation.operation.unwrap_or_else(|| call.to_owned()),
             config: Arc::clone(&current.config),
@@ -387,7 +421,7 @@ impl Plugin {
     }
 
     /// What an answer says about the plugin and its credentials.
-    fn learn<O: Operation>(&self, answer: &Result<O::Output, Reason>, used: &[(Name, u64)]) {
+    fn learn<O: Operation>(&self, answer: &Result<O::Output, Reason>, used: &[CredentialKey]) {
         let now = Instant::now();
         let (went, credentials) = match answer {
             Ok(output) => (Went::Well, O::credentials(output)),

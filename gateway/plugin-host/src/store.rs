@@ -25,7 +25,7 @@ use crate::meter::Meter;
 use crate::ports::{ErrorKind, GuestError};
 use crate::reason::Reason;
 use crate::scrub::Scrubber;
-use crate::surroundings::Surroundings;
+use crate::surroundings::{CredentialKey, Surroundings};
 
 /// Handles that a call may hold at once.
 const HANDLES: usize = 256;
@@ -91,7 +91,7 @@ pub(crate) struct Ended<T> {
     /// Values that must not be in the answer.
     pub(crate) scrubber: Arc<Scrubber>,
     /// Secrets that it used, by name and version.
-    pub(crate) used_secrets: Vec<(model::names::Name, u64)>,
+    pub(crate) used_secrets: Vec<CredentialKey>,
     /// What it computed.
     pub(crate) cpu: Duration,
     /// Bytes of its memories at the end; nothing is known of what was cut off.
@@ -280,7 +280,6 @@ pub(crate) struct Budget {
     pub(crate) host_calls: i64,
     pub(crate) http_requests: u32,
     pub(crate) http_bytes: u64,
-    #[allow(dead_code, reason = "no kind's world imports datagrams yet")]
     pub(crate) datagrams: u32,
 }
 
@@ -304,7 +303,7 @@ pub(crate) struct CallState {
     pub(crate) call: String,
     pub(crate) log: Arc<CallLog>,
     pub(crate) scrubber: Arc<Scrubber>,
-    pub(crate) used_secrets: Vec<(model::names::Name, u64)>,
+    pub(crate) used_secrets: Vec<CredentialKey>,
     /// None while the plugin is only asked about itself.
     pub(crate) surroundings: Option<Surroundings>,
     pub(crate) deadline: Instant,

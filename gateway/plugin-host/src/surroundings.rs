@@ -1,11 +1,13 @@
 //! What is around one call: for whom it is, what it may use, and what time it is.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use model::ids::WorkspaceId;
 use model::names::Name;
+use model::plugin::SecretBinding;
 
 use crate::breaker::{Breakers, CREDENTIAL, TARGET};
 use crate::ports::{CallContext, Services};
@@ -19,6 +21,8 @@ pub struct Invocation {
     pub call: Option<String>,
     /// What the call is part of: the same when it is tried again. The call's id if there is none.
     pub operation: Option<String>,
+    /// Secrets of this call alone, by the plugin's names, before those of the grant: a target's own.
+    pub secrets: BTreeMap<Name, SecretBinding>,
     /// Asks the plugin to end early.
     pub cancel: Cancel,
     /// The time that the plugin is told; the real one if there is none.
@@ -93,10 +97,14 @@ pub(crate) struct Surroundings {
     pub(crate) cancel: Cancel,
 }
 
+/// A credential: a version of a secret of a workspace. Not the plugin's name for it, by which each
+/// target may have another one.
+pub(crate) type CredentialKey = (WorkspaceId, Name, u64);
+
 /// Breakers for what a plugin uses, through all its calls.
 pub(crate) struct Guards {
     targets: Mutex<Breakers<String>>,
-    credentials: Mutex<Breakers<(Name, u64)>>,
+    credentials: Mutex<Breakers<CredentialKey>>,
 }
 
 impl Guards {
@@ -111,7 +119,7 @@ impl Guards {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn credentials(&self) -> MutexGuard<'_, Breakers<(Name, u64)>> {
+    pub(crate) fn credentials(&self) -> MutexGuard<'_, Breakers<CredentialKey>> {
         self.credentials
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

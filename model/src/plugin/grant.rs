@@ -159,7 +159,9 @@ pub fn ungranted(needs: &Needs, grant: &Grant) -> Vec<Ungranted> {
     for need in &needs.secrets {
         let key = format!("needs.secrets.{}", need.name);
         match grant.secrets.get(&need.name) {
-            None if !need.optional => add(key, format!("no secret for: {}", need.purpose)),
+            None if !need.optional && !need.per_target => {
+                add(key, format!("no secret for: {}", need.purpose));
+            }
             Some(binding) if need.reveal && !binding.reveal => {
                 add(key, "the plugin must read this secret, and may not".into());
             }

@@ -91,6 +91,10 @@ pub struct SecretNeed {
     /// Whether the plugin must read it, and not only use it.
     #[serde(default)]
     pub reveal: bool,
+    /// Whether each target brings its own, from its own workspace, as management controllers with
+    /// different passwords do. Only power providers have targets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub per_target: bool,
 }
 
 /// A kind of peers to exchange datagrams with.
@@ -270,6 +274,9 @@ pub fn widening(old: &Needs, new: &Needs) -> Vec<Widening> {
             }
             Some(before) if before.optional && !need.optional => {
                 add(key, "does not do without the secret any more".into());
+            }
+            Some(before) if need.per_target && !before.per_target => {
+                add(key, "uses a secret of each target".into());
             }
             Some(_) => {}
         }

@@ -26,6 +26,7 @@ pub mod base {
                 import loopback:base/reveal@0.1.0;
                 import loopback:base/http@0.1.0;
                 import loopback:base/sign@0.1.0;
+                import loopback:base/datagram@0.1.0;
                 import loopback:base/state@0.1.0;
                 import loopback:base/task@0.1.0;
             }
@@ -98,6 +99,27 @@ pub mod notifier {
         generate_unused_types: true,
         pub_export_macro: true,
         export_macro_name: "export_notifier_world",
+        additional_derives: [PartialEq],
+    });
+}
+
+/// Exports `loopback:power/provider@0.1.0`.
+#[cfg(feature = "power")]
+pub mod power {
+    wit_bindgen::generate!({
+        path: ["wit/base/0.1.0", "wit/power/0.1.0"],
+        inline: "
+            package loopback:sdk-power;
+            world power {
+                export loopback:power/provider@0.1.0;
+            }
+        ",
+        world: "loopback:sdk-power/power",
+        with: { "loopback:base/types@0.1.0": crate::bindings::types },
+        generate_all,
+        generate_unused_types: true,
+        pub_export_macro: true,
+        export_macro_name: "export_power_world",
         additional_derives: [PartialEq],
     });
 }

@@ -15,6 +15,8 @@ pub use crate::bindings::installer;
 pub use crate::bindings::notifier;
 #[cfg(feature = "policy")]
 pub use crate::bindings::policy;
+#[cfg(feature = "power")]
+pub use crate::bindings::power;
 
 /// Answers as the contract asks, for a plugin.
 pub struct Adapter<P>(PhantomData<P>);

@@ -1,13 +1,13 @@
-//! What a plugin does beyond computing: requests, signatures, values that outlive a call.
+//! What a plugin does beyond computing: requests, datagrams, signatures, values that outlive a call.
 //!
 //! A trait, and not functions, so that tests are native: a plugin is handed [`Gateway`] when it
 //! runs and `testing::FakeHost` when it is tested. Secrets are named, never held: the gateway puts
 //! them where they belong.
 
-pub use crate::bindings::sign::Hash;
+pub use crate::bindings::sign::{AwsRequest, Hash};
 
 use crate::Error;
-use crate::bindings::{http as wire, secrets, sign, state, task};
+use crate::bindings::{datagram, http as wire, secrets, sign, state, task};
 use crate::http::{Placement, Request, Response};
 
 /// A value as it was when read.
@@ -19,6 +19,36 @@ pub struct Entry {
     pub revision: u64,
 }
 
+/// Names of the secrets that a request to AWS is signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AwsKey<'a> {
+    /// The access key's id.
+    pub id: &'a str,
+    /// The secret access key.
+    pub secret: &'a str,
+    /// The token of temporary credentials.
+    pub session_token: Option<&'a str>,
+}
+
+/// Datagrams to and from one address.
+pub trait Datagrams {
+    /// Sends at most 1,472 bytes.
+    fn send(&self, data: &[u8]) -> Result<(), Error>;
+
+    /// The next one from the other side; an error of kind `timeout` when none comes.
+    fn receive(&self, timeout_ms: u32) -> Result<Vec<u8>, Error>;
+}
+
+impl Datagrams for datagram::Channel {
+    fn send(&self, data: &[u8]) -> Result<(), Error> {
+        datagram::Channel::send(self, data)
+    }
+
+    fn receive(&self, timeout_ms: u32) -> Result<Vec<u8>, Error> {
+        self.recv(timeout_ms)
+    }
+}
+
 /// What the gateway does for a plugin, within its grant.
 pub trait Host {
     /// Sends a request. A status that tells of a failure is an answer like others: see
@@ -27,6 +57,22 @@ pub trait Host {
 
     /// The HMAC of `data` under the secret of this name.
     fn hmac(&self, secret: &str, hash: Hash, data: &[u8]) -> Result<Vec<u8>, Error>;
+
+    /// Headers that sign a request to AWS, with the secrets of these names.
+    fn aws_sigv4(
+        &self,
+        key: &AwsKey<'_>,
+        request: AwsRequest,
+    ) -> Result<Vec<(String, String)>, Error>;
+
+    /// Opens a way for datagrams to and from `host:port`, by `route`.
+    fn datagrams(&self, endpoint: &str, route: Option<&str>) -> Result<Box<dyn Datagrams>, Error>;
+
+    /// Sends a Wake-on-LAN packet for `mac` where `route` leads.
+    fn wake_on_lan(&self, mac: &str, route: Option<&str>) -> Result<(), Error>;
+
+    /// Which version of a secret a call works with: grows when the operator replaces it.
+    fn secret_version(&self, secret: &str) -> Result<u64, Error>;
 
     /// A value that an earlier call put.
     fn state_get(&self, key: &str) -> Result<Option<Entry>, Error>;
@@ -89,6 +135,28 @@ impl Host for Gateway {
 
     fn hmac(&self, secret: &str, hash: Hash, data: &[u8]) -> Result<Vec<u8>, Error> {
         sign::hmac(&secrets::open(secret)?, hash, data)
+    }
+
+    fn aws_sigv4(
+        &self,
+        key: &AwsKey<'_>,
+        request: AwsRequest,
+    ) -> Result<Vec<(String, String)>, Error> {
+        let (id, secret) = (secrets::open(key.id)?, secrets::open(key.secret)?);
+        let token = key.session_token.map(secrets::open).transpose()?;
+        sign::aws_sigv4(&id, &secret, token.as_ref(), &request)
+    }
+
+    fn datagrams(&self, endpoint: &str, route: Option<&str>) -> Result<Box<dyn Datagrams>, Error> {
+        Ok(Box::new(datagram::open(endpoint, route)?))
+    }
+
+    fn wake_on_lan(&self, mac: &str, route: Option<&str>) -> Result<(), Error> {
+        datagram::wake_on_lan(mac, route)
+    }
+
+    fn secret_version(&self, secret: &str) -> Result<u64, Error> {
+        Ok(secrets::open(secret)?.version())
     }
 
     fn state_get(&self, key: &str) -> Result<Option<Entry>, Error> {

@@ -1,12 +1,13 @@
 //! What plugins of Loopback are written with, in Rust.
 //!
-//! A plugin is a type with a configuration ([`Plugin`]) and one function of its kind:
+//! A plugin is a type with a configuration ([`Plugin`]) and what its kind asks for:
 //!
 //! | feature | trait | function | macro |
 //! |---|---|---|---|
 //! | `installer` | `installer::Installer` | `render` | `export_installer!` |
 //! | `notifier` | `notifier::Notifier` | `deliver` | `export_notifier!` |
 //! | `policy` | `policy::Policy` | `decide` | `export_policy!` |
+//! | `power` | `power::Provider` | `observe`, `begin` and more | `export_power_provider!` |
 //!
 //! The macro makes a component of the type: it answers `describe` with the JSON Schema of the
 //! configuration, reads and checks configurations, and writes panics to the plugin's log, with
@@ -56,9 +57,9 @@ pub mod glue;
 pub mod log;
 mod plugin;
 
-#[cfg(feature = "notifier")]
+#[cfg(any(feature = "notifier", feature = "power"))]
 pub mod host;
-#[cfg(feature = "notifier")]
+#[cfg(any(feature = "notifier", feature = "power"))]
 pub mod http;
 #[cfg(feature = "installer")]
 pub mod installer;
@@ -66,6 +67,8 @@ pub mod installer;
 pub mod notifier;
 #[cfg(feature = "policy")]
 pub mod policy;
+#[cfg(feature = "power")]
+pub mod power;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 

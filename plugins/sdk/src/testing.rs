@@ -30,20 +30,20 @@ pub fn log_lines() -> Vec<String> {
     LOG.take()
 }
 
-#[cfg(feature = "notifier")]
+#[cfg(any(feature = "notifier", feature = "power"))]
 pub use fake::FakeHost;
 
-#[cfg(feature = "notifier")]
+#[cfg(any(feature = "notifier", feature = "power"))]
 mod fake {
     use std::cell::{Cell, RefCell};
     use std::collections::{BTreeMap, VecDeque};
 
-    use crate::host::{Entry, Hash, Host};
+    use crate::host::{AwsKey, AwsRequest, Datagrams, Entry, Hash, Host};
     use crate::http::{Request, Response};
     use crate::{Error, ErrorKind};
 
     /// A host for tests. Requests are answered in the order of `answer`; one too many fails.
-    #[derive(Debug, Default)]
+    #[derive(Default)]
     pub struct FakeHost {
         answers: RefCell<VecDeque<Result<Response, Error>>>,
         requests: RefCell<Vec<Request>>,
@@ -51,6 +51,9 @@ mod fake {
         now_ms: Cell<u64>,
         spent_ms: Cell<u64>,
         each_request_ms: Cell<u64>,
+        datagrams: RefCell<VecDeque<Box<dyn Datagrams>>>,
+        woken: RefCell<Vec<String>>,
+        secret_version: Cell<u64>,
     }
 
     /// How long a call may take.
@@ -92,6 +95,25 @@ mod fake {
             self
         }
 
+        /// The next way for datagrams leads to this peer.
+        #[must_use]
+        pub fn peer(self, peer: Box<dyn Datagrams>) -> Self {
+            self.datagrams.borrow_mut().push_back(peer);
+            self
+        }
+
+        /// Secrets have this version.
+        #[must_use]
+        pub fn secrets_at(self, version: u64) -> Self {
+            self.secret_version.set(version);
+            self
+        }
+
+        /// Whom a Wake-on-LAN packet was sent for.
+        pub fn woken(&self) -> Vec<String> {
+            self.woken.borrow().clone()
+        }
+
         /// What was asked.
         pub fn requests(&self) -> Vec<Request> {
             self.requests.borrow().clone()
@@ -118,6 +140,40 @@ mod fake {
             let mut mac = format!("{secret} {hash:?} ").into_bytes();
             mac.extend_from_slice(data);
             Ok(mac)
+        }
+
+        /// Not a signature, and recognisable: what it covers, and with which secrets.
+        fn aws_sigv4(
+            &self,
+            key: &AwsKey<'_>,
+            request: AwsRequest,
+        ) -> Result<Vec<(String, String)>, Error> {
+            let signed = format!(
+                "{} {} {} {}/{}",
+                key.id, request.method, request.url, request.region, request.service
+            );
+            Ok(vec![("authorization".to_owned(), signed)])
+        }
+
+        fn datagrams(&self, endpoint: &str, _: Option<&str>) -> Result<Box<dyn Datagrams>, Error> {
+            let waiting = self.datagrams.borrow_mut().pop_front();
+            match waiting {
+                Some(peer) => Ok(peer),
+                None => Err(Error::new(
+                    ErrorKind::Unreachable,
+                    "test.no_peer",
+                    format!("the test has no peer left for {endpoint}"),
+                )),
+            }
+        }
+
+        fn wake_on_lan(&self, mac: &str, _: Option<&str>) -> Result<(), Error> {
+            self.woken.borrow_mut().push(mac.to_owned());
+            Ok(())
+        }
+
+        fn secret_version(&self, _: &str) -> Result<u64, Error> {
+            Ok(self.secret_version.get())
         }
 
         fn state_get(&self, key: &str) -> Result<Option<Entry>, Error> {

@@ -6,6 +6,7 @@ fn imports_in_wit(kind: PluginKind) -> Vec<String> {
         PluginKind::Installer => "install",
         PluginKind::Notifier => "signal",
         PluginKind::Policy => "policy",
+        PluginKind::Power => "power",
     };
     let path = format!(
         "{}/../../wit/{package}/{VERSION}/{package}.wit",

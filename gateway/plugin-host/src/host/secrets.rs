@@ -27,8 +27,13 @@ impl CallState {
 
     /// Notes that a credential was shown to somebody, unless it was refused too often.
     pub(super) fn secret_use(&mut self, secret: &Secret) -> Result<(), GuestError> {
-        let key = (secret.name.clone(), secret.version);
         let around = self.surroundings()?;
+        let binding = around.context.grant.secrets.get(&secret.name);
+        let binding = binding.ok_or_else(|| {
+            let what = format!("no secret is granted by the name `{}`", secret.name);
+            denied("denied.secret", what)
+        })?;
+        let key = (binding.workspace, binding.secret.clone(), secret.version);
         let asked = around
             .guards
             .credentials()

@@ -73,6 +73,8 @@ fn give(app: &Arc<App>) {
             match plugin.present.kind {
                 PluginKind::Installer => drop(installers.insert(name, Arc::new(role))),
                 PluginKind::Policy => drop(policies.insert(name, Arc::new(role))),
+                // Nothing in the gateway asks a power provider yet.
+                PluginKind::Power => {}
                 PluginKind::Notifier => {
                     let notifier: Arc<dyn Notifier> = Arc::new(role);
                     notifiers.insert(name, notifier);
