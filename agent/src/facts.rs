@@ -16,6 +16,8 @@ use rustix::fs::statvfs;
 
 /// `/proc/cpuinfo` of a large machine has a few hundred KiB; no fact is further in.
 const MAX_TEXT: u64 = 256 << 10;
+/// Interfaces that are looked at: a host of containers has thousands.
+const MAX_CARDS: usize = 256;
 
 /// The facts read last.
 #[derive(Debug, Default)]
@@ -92,7 +94,27 @@ fn readings() -> Readings {
         clues: clues(),
         disks: disks(),
         exporters: Vec::new(),
+        cards: cards(),
+        serial: text("/sys/class/dmi/id/product_serial"),
+        system_uuid: text("/sys/class/dmi/id/product_uuid"),
+        asset_tag: text("/sys/class/dmi/id/board_asset_tag"),
     }
+}
+
+/// Hardware addresses, and whether each is of an interface that the kernel made up.
+fn cards() -> Vec<(String, bool)> {
+    let Ok(folder) = std::fs::read_dir("/sys/class/net") else {
+        return Vec::new();
+    };
+    let cards = folder.flatten().take(MAX_CARDS).map(|entry| {
+        let path = entry.path();
+        let leads_to = std::fs::read_link(&path).unwrap_or_default();
+        let is_virtual = leads_to
+            .components()
+            .any(|part| part.as_os_str() == "virtual");
+        (text(&path.join("address").to_string_lossy()), is_virtual)
+    });
+    cards.collect()
 }
 
 fn clues() -> Clues {

@@ -13,14 +13,15 @@ pub mod host;
 pub mod monitoring;
 pub mod people;
 pub mod plugin;
+pub mod power;
 pub mod secret;
 pub mod system;
 pub mod tenancy;
 
 use model::diagnose::Section;
 use model::ids::{
-    AgentTokenId, ApiKeyId, ApprovalId, CommandId, HostId, ProjectId, RoleBindingId, RoleId,
-    UserId, WorkspaceId,
+    AgentTokenId, ApiKeyId, ApprovalId, CommandId, HostId, PowerBulkId, PowerOperationId,
+    ProjectId, RoleBindingId, RoleId, UserId, WorkspaceId,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,7 @@ pub fn operations() -> Vec<Operation> {
         certificate_authority::operations(),
         secret::operations(),
         plugin::operations(),
+        power::operations(),
     ]
     .concat()
 }
@@ -94,4 +96,8 @@ paths! {
     OfCommand { workspace: WorkspaceId, command: CommandId }
     /// The run of a command on one host.
     OfRun { workspace: WorkspaceId, command: CommandId, host: HostId }
+    /// One operation on a host's power.
+    OfPowerOperation { workspace: WorkspaceId, operation: PowerOperationId }
+    /// Something done to many hosts' power.
+    OfPowerBulk { workspace: WorkspaceId, bulk: PowerBulkId }
 }

@@ -34,7 +34,7 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     (7, "an audit export does not verify"),
     (
         NOT_SUCCEEDED,
-        "a command did not succeed on some hosts: another exit code than 0, a signal, or out of time",
+        "a command did not succeed on some hosts: another exit code than 0, a signal, or out of time; or an operation on power failed",
     ),
     (
         NOT_REACHED,
@@ -42,9 +42,12 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     ),
     (
         CANCELLED,
-        "a command was cancelled on some hosts, and failed on none",
+        "a command was cancelled on some hosts, and failed on none; or an operation on power was called off",
     ),
-    (LOST, "how a command ended on some hosts is not known"),
+    (
+        LOST,
+        "how a command on some hosts, or an operation on power, ended is not known",
+    ),
     (LEFT, "left while a command goes on"),
     (
         SECTIONS_FAILED,

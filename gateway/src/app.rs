@@ -31,6 +31,7 @@ use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
 use crate::plugins::Plugins;
 use crate::policy::Policies;
+use crate::power::Power;
 use crate::rate::{Limits, Quota};
 use crate::releases::Releases;
 use crate::scrape::Scrapes;
@@ -82,6 +83,8 @@ pub struct App {
     pub installers: Installers,
     /// Policies that are enabled.
     pub policies: Policies,
+    /// Hosts' power.
+    pub power: Power,
     /// What notifiers are told.
     pub outbox: Outbox,
     /// Notifiers that are enabled; nothing until that is known, some time after the start.

@@ -68,6 +68,8 @@ pub struct Config {
     pub limits: Limits,
     /// Plugins.
     pub plugins: Plugins,
+    /// Hosts' power.
+    pub power: Power,
     /// Logs.
     pub log: Log,
 }
@@ -160,6 +162,20 @@ pub struct Plugins {
     pub registries: BTreeMap<String, Registry>,
 }
 
+/// Hosts' power.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Power {
+    /// Providers are asked this often how each host is.
+    #[serde(with = "duration")]
+    pub observe_interval: Duration,
+    /// Actions that one endpoint (a management controller, an account) is told in a row after a rest.
+    pub endpoint_burst: u32,
+    /// Time between two actions after that.
+    #[serde(with = "duration")]
+    pub endpoint_interval: Duration,
+}
+
 /// Logs, on standard error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -236,6 +252,7 @@ impl Default for Config {
             mass_loss: MassLoss::default(),
             limits: Limits::default(),
             plugins: Plugins::default(),
+            power: Power::default(),
             log: Log::default(),
         }
     }
@@ -305,6 +322,16 @@ impl Default for Plugins {
             // Each may take its limit of memory, 128 MiB unless a grant says otherwise.
             calls: 32,
             registries: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Power {
+    fn default() -> Self {
+        Self {
+            observe_interval: seconds(300),
+            endpoint_burst: 2,
+            endpoint_interval: seconds(1),
         }
     }
 }

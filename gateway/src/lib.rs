@@ -37,6 +37,7 @@ pub mod log;
 pub mod metrics;
 pub mod plugins;
 pub mod policy;
+pub mod power;
 pub mod rate;
 pub mod reconcile;
 pub mod refusals;

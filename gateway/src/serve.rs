@@ -45,6 +45,7 @@ use crate::plugins::engine::Engine;
 use crate::plugins::roles::{self, Requests};
 use crate::plugins::{self, Plugins, host};
 use crate::policy::Policies;
+use crate::power::{self, Power};
 use crate::reconcile;
 use crate::releases::Releases;
 use crate::scrape::Scrapes;
@@ -189,6 +190,7 @@ pub async fn start_with(
         installers: Installers::default(),
         policies: Policies::default(),
         outbox: Outbox::default(),
+        power: Power::default(),
         notifiers: watch::Sender::new(None),
         key_uses: KeyUses::default(),
         rates: Rates::new(&config),
@@ -206,6 +208,7 @@ pub async fn start_with(
     let (endpoints, renewal) = listen_quic(&app, address)?;
     reconcile::spawn(&app);
     signal::spawn(&app);
+    power::spawn(&app);
     app.tasks
         .spawn_critical("commands", command::run(Arc::clone(&app)));
     app.tasks

@@ -43,6 +43,18 @@ pub struct Facts {
     /// Names of the exporters on the host that its metrics can be scraped from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exporters: Vec<String>,
+    /// Hardware addresses of the network cards, `aa:bb:cc:dd:ee:ff`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub macs: Vec<String>,
+    /// Serial number of the machine, as its firmware tells it. Some clouds put the machine's id here.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub serial: String,
+    /// UUID of the machine, as its firmware tells it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub system_uuid: String,
+    /// Asset tag of the board or chassis. Some clouds put the machine's id here.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub asset_tag: String,
 }
 
 /// One mounted file system.
@@ -92,12 +104,20 @@ impl Facts {
             &mut self.virtualization,
             &mut self.machine_id,
             &mut self.agent_version,
+            &mut self.serial,
+            &mut self.system_uuid,
+            &mut self.asset_tag,
         ] {
             *text = clean(text, SHORT);
         }
         self.exporters.retain(|name| is_exporter_name(name));
         self.exporters.truncate(MAX_EXPORTERS);
         self.exporters.shrink_to_fit();
+        self.macs.truncate(MANY);
+        self.macs.shrink_to_fit();
+        for mac in &mut self.macs {
+            *mac = clean(mac, SHORT);
+        }
         self.addresses.truncate(MANY);
         self.disks.truncate(MANY);
         // Half a million empty entries fit into one frame; what held them must go, too.

@@ -135,6 +135,10 @@ ids! {
     RequestId "req" "request";
     /// Something that others must approve first.
     ApprovalId "apr" "approval";
+    /// Something that is done to a host's power.
+    PowerOperationId "pop" "power operation";
+    /// Something that is done to many hosts' power.
+    PowerBulkId "pwb" "power bulk";
 }
 
 /// Crockford base32 without i, l, o, u, in lower case.

@@ -188,6 +188,18 @@ permissions! {
     HostFileWrite "project.workspace.host.file.write",
     /// Open a recorded interactive shell on a host: root for many purposes.
     HostShellSession "project.workspace.host.shell_session",
+    /// See hosts' power, and what was done to it.
+    HostPowerRead "project.workspace.host.power.read",
+    /// Turn hosts on.
+    HostPowerOn "project.workspace.host.power.on",
+    /// Turn hosts off.
+    HostPowerOff "project.workspace.host.power.off",
+    /// Restart hosts.
+    HostPowerReset "project.workspace.host.power.reset",
+    /// Call off what is being done to hosts' power.
+    HostPowerCancel "project.workspace.host.power.cancel",
+    /// Say by which provider hosts are turned on and off.
+    HostPowerConfigure "project.workspace.host.power.configure",
 }
 
 impl fmt::Display for Permission {

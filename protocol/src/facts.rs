@@ -30,6 +30,10 @@ impl From<v1::Facts> for model::facts::Facts {
             agent_version: wire.agent_version,
             booted_at_secs: wire.booted_at_secs,
             exporters: wire.exporters,
+            macs: wire.macs,
+            serial: wire.serial,
+            system_uuid: wire.system_uuid,
+            asset_tag: wire.asset_tag,
         }
         .cleaned()
     }
@@ -62,6 +66,10 @@ impl From<model::facts::Facts> for v1::Facts {
             agent_version: facts.agent_version,
             booted_at_secs: facts.booted_at_secs,
             exporters: facts.exporters,
+            macs: facts.macs,
+            serial: facts.serial,
+            system_uuid: facts.system_uuid,
+            asset_tag: facts.asset_tag,
         }
     }
 }

@@ -184,8 +184,8 @@ pub mod agent_frame {
         #[prost(message, tag = "2")]
         Heartbeat(Heartbeat),
         /// What the host is, when it changed.
-        #[prost(message, tag = "3")]
-        Facts(Facts),
+        #[prost(message, boxed, tag = "3")]
+        Facts(Box<Facts>),
         /// Asks for a certificate.
         #[prost(message, tag = "4")]
         Renew(Renew),
@@ -447,6 +447,18 @@ pub struct Facts {
     /// Names of the exporters that can be scraped through the agent.
     #[prost(string, repeated, tag = "15")]
     pub exporters: Vec<String>,
+    /// Hardware addresses of the network cards.
+    #[prost(string, repeated, tag = "16")]
+    pub macs: Vec<String>,
+    /// The machine's serial number.
+    #[prost(string, tag = "17")]
+    pub serial: String,
+    /// The machine's UUID.
+    #[prost(string, tag = "18")]
+    pub system_uuid: String,
+    /// Asset tag of the board or chassis.
+    #[prost(string, tag = "19")]
+    pub asset_tag: String,
 }
 
 /// One mounted file system.

@@ -27,7 +27,7 @@ fn facts() -> Facts {
         machine_id: "abc".to_owned(),
         agent_version: "0.1.0".to_owned(),
         booted_at_secs: 1_700_000_000,
-        exporters: Vec::new(),
+        ..Facts::default()
     }
 }
 
@@ -122,7 +122,7 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
             "agent.heartbeat",
             agent(A::Heartbeat(Heartbeat { sequence: 300 })),
         ),
-        ("agent.facts", agent(A::Facts(facts()))),
+        ("agent.facts", agent(A::Facts(Box::new(facts())))),
         ("agent.renew", agent(A::Renew(Renew { csr: vec![0x30] }))),
         (
             "agent.counter_stored",
@@ -304,6 +304,13 @@ fn scrapes() -> Vec<(&'static str, Vec<u8>)> {
         message: "why".to_owned(),
         format: ScrapeFormat::OpenMetrics.into(),
     };
+    let machine = Facts {
+        macs: vec!["02:00:00:00:00:01".to_owned()],
+        serial: "S1".to_owned(),
+        system_uuid: "4c4c4544-0000-2010-8020-80c04f303132".to_owned(),
+        asset_tag: "i-0123".to_owned(),
+        ..Facts::default()
+    };
     let exporters = Facts {
         exporters: vec!["node".to_owned(), "mysql".to_owned()],
         ..Facts::default()
@@ -323,8 +330,12 @@ fn scrapes() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("scrape.ended", reply(S::Ended(ended))),
         (
+            "agent.facts.machine",
+            agent(agent_frame::Body::Facts(Box::new(machine))),
+        ),
+        (
             "agent.facts.exporters",
-            agent(agent_frame::Body::Facts(exporters)),
+            agent(agent_frame::Body::Facts(Box::new(exporters))),
         ),
     ]
 }

@@ -11,6 +11,7 @@ mod paths;
 mod plugin_registries;
 mod plugins;
 mod policy;
+mod power;
 mod requests;
 mod secrets;
 mod signals;

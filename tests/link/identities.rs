@@ -186,7 +186,7 @@ async fn abuse_06_44_a_certificate_out_of_its_time_is_good_for_renewal_only() ->
             hostname: "changed".to_owned(),
             ..Facts::default()
         };
-        agent.say(agent_frame::Body::Facts(facts)).await?;
+        agent.say(agent_frame::Body::Facts(Box::new(facts))).await?;
         agent.beat().await?;
         let kept = world.gateway.app.catalog.read().facts[&member.host()?]
             .hostname()
@@ -241,7 +241,7 @@ async fn abuse_07_who_somebody_is_says_the_certificate_and_nothing_they_send() -
         machine_id: victim.grant.host.clone(),
         ..Facts::default()
     };
-    agent.say(agent_frame::Body::Facts(facts)).await?;
+    agent.say(agent_frame::Body::Facts(Box::new(facts))).await?;
     let mut params = CertificateParams::default();
     let claimed = identity_of(&world, &victim)?.to_string();
     params.subject_alt_names = vec![SanType::URI(claimed.as_str().try_into()?)];

@@ -282,7 +282,7 @@ async fn targets_name_managed_hosts_and_their_exporters() -> anyhow::Result<()> 
         ],
         ..Facts::default()
     };
-    agent.say(agent_frame::Body::Facts(facts)).await?;
+    agent.say(agent_frame::Body::Facts(Box::new(facts))).await?;
     agent.beat().await?;
     let path = format!(
         "/v1/workspaces/{}/hosts/{}",

@@ -59,7 +59,7 @@ impl Engine {
             }
             Action::SendFacts(conn) => {
                 let facts = self.facts.wire().clone();
-                self.send(conn, agent_frame::Body::Facts(facts), events);
+                self.send(conn, agent_frame::Body::Facts(Box::new(facts)), events);
             }
             Action::Finish { acknowledged } => self.finished = Some(acknowledged),
         }

@@ -381,7 +381,7 @@ fn hear(body: agent_frame::Body, shared: &Shared) -> (Saw, Option<gateway_frame:
                 Some(gateway_frame::Body::HeartbeatAck(ack)),
             )
         }
-        agent_frame::Body::Facts(facts) => (Saw::Facts(Box::new(facts)), None),
+        agent_frame::Body::Facts(facts) => (Saw::Facts(facts), None),
         agent_frame::Body::Renew(renew) => {
             manners.want_renewal = false;
             let granted = grant(shared, &manners, &renew.csr);

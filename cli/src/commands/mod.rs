@@ -14,6 +14,7 @@ mod event;
 mod host;
 mod monitoring;
 mod plugin;
+mod power;
 mod project;
 mod role;
 mod run;
@@ -83,6 +84,9 @@ enum Command {
     /// Plugins: install, grant, configure, enable, upgrade
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Hosts on and off from the outside: status, on, off, reset, history
+    #[command(subcommand)]
+    Power(power::Command),
     /// Secrets that plugins use
     #[command(subcommand)]
     Secret(secret::Command),
@@ -139,6 +143,7 @@ impl Cli {
             // These answer with what hosts answered.
             Command::Run(command) => return run::run(&mut app, *command),
             Command::Runs(command) => return command::run(&mut app, command),
+            Command::Power(command) => return power::run(&mut app, command),
             Command::Init(command) => session::init(&mut app, command),
             Command::Login(command) => session::login(&mut app, command),
             Command::Whoami => session::whoami(&mut app),

@@ -36,6 +36,7 @@ pub mod liveness;
 pub mod pause;
 pub mod plugin;
 pub mod policy;
+pub mod power;
 pub mod refuse;
 pub mod seen;
 pub mod session;

@@ -42,6 +42,17 @@ const TITLE: usize = 120;
 
 /// The hosts that `targets` mean at this moment, in order of their ids.
 pub fn resolve(tables: &Tables, workspace: WorkspaceId, targets: &Targets) -> Result<Vec<HostId>> {
+    let managed = |membership| membership == Membership::Managed;
+    select(tables, workspace, targets, managed)
+}
+
+/// The hosts that targets mean, of those with such a membership.
+pub fn select(
+    tables: &Tables,
+    workspace: WorkspaceId,
+    targets: &Targets,
+    eligible: fn(Membership) -> bool,
+) -> Result<Vec<HostId>> {
     let hosts = match (&targets.selector, targets.hosts.is_empty()) {
         (Some(_), false) => {
             return Err(Error::invalid(
@@ -55,7 +66,7 @@ pub fn resolve(tables: &Tables, workspace: WorkspaceId, targets: &Targets) -> Re
                 "name hosts, or give a selector; an empty selector is every managed host",
             ));
         }
-        (None, false) => listed(tables, workspace, &targets.hosts)?,
+        (None, false) => listed(tables, workspace, &targets.hosts, eligible)?,
         (Some(selector), true) => {
             let selector: Selector =
                 selector
@@ -67,7 +78,7 @@ pub fn resolve(tables: &Tables, workspace: WorkspaceId, targets: &Targets) -> Re
                 .hosts_of(workspace)
                 .filter(|id| {
                     tables.hosts.get(id).is_some_and(|host| {
-                        host.membership == Membership::Managed && selector.matches(&host.labels)
+                        eligible(host.membership) && selector.matches(&host.labels)
                     })
                 })
                 .collect()
@@ -91,7 +102,12 @@ pub fn resolve(tables: &Tables, workspace: WorkspaceId, targets: &Targets) -> Re
     Ok(hosts)
 }
 
-fn listed(tables: &Tables, workspace: WorkspaceId, hosts: &[HostId]) -> Result<Vec<HostId>> {
+fn listed(
+    tables: &Tables,
+    workspace: WorkspaceId,
+    hosts: &[HostId],
+    eligible: fn(Membership) -> bool,
+) -> Result<Vec<HostId>> {
     let mut each = BTreeSet::new();
     for id in hosts {
         let host = tables.host_in(workspace, *id).ok_or_else(|| {
@@ -100,10 +116,13 @@ fn listed(tables: &Tables, workspace: WorkspaceId, hosts: &[HostId]) -> Result<V
                 format!("there is no host {id} in this workspace"),
             )
         })?;
-        if host.membership != Membership::Managed {
+        if !eligible(host.membership) {
             return Err(Error::invalid(
                 "targets",
-                format!("{id} is not a managed host: commands run on managed hosts only"),
+                format!(
+                    "{id} is {}: that is not done to such a host",
+                    host.membership
+                ),
             ));
         }
         if !each.insert(*id) {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use model::tenancy::LivenessThresholds;
 
 use super::{
-    AgentTokens, Agents, Config, ConfigError, Limits, MassLoss, Plugins, duration, invalid, seconds,
+    AgentTokens, Agents, Config, ConfigError, Limits, MassLoss, Plugins, Power, duration, invalid,
+    seconds,
 };
 
 /// Ten years: longer is a slip of the keyboard.
@@ -36,11 +37,32 @@ impl Config {
         self.mass_loss.check()?;
         self.limits.check()?;
         self.plugins.check()?;
+        self.power.check()?;
         between(
             "shutdown_drain",
             self.shutdown_drain,
             Duration::ZERO,
             seconds(3600),
+        )
+    }
+}
+
+impl Power {
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(1..=1000).contains(&self.endpoint_burst) {
+            return Err(invalid("power.endpoint_burst", "must be 1 to 1000"));
+        }
+        between(
+            "power.endpoint_interval",
+            self.endpoint_interval,
+            Duration::from_millis(1),
+            seconds(3600),
+        )?;
+        between(
+            "power.observe_interval",
+            self.observe_interval,
+            seconds(5),
+            seconds(86_400),
         )
     }
 }

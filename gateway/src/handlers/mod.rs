@@ -18,6 +18,7 @@ pub mod page;
 pub mod people;
 pub mod plugin;
 pub mod plugin_registry;
+pub mod power;
 pub mod secret;
 pub mod system;
 pub mod tenancy;

@@ -22,6 +22,7 @@ use api::v1::host::*;
 use api::v1::monitoring::*;
 use api::v1::people::*;
 use api::v1::plugin::*;
+use api::v1::power::*;
 use api::v1::secret::*;
 use api::v1::system::*;
 use api::v1::tenancy::*;
@@ -30,7 +31,7 @@ use axum::Router;
 use crate::app::App;
 use crate::handlers::{
     access, agent_token, approval, audit, certificate_authority, command, command_follow, diagnose,
-    event, file, host, monitoring, people, plugin, plugin_registry, secret, system, tenancy,
+    event, file, host, monitoring, people, plugin, plugin_registry, power, secret, system, tenancy,
 };
 use crate::link::carrier;
 use crate::plugins::engine::LOAD_WITHIN;
@@ -147,6 +148,24 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
             registries::ANSWER_WITHIN,
             plugin_registry::upgrade_plugin_from_registry,
         )
+        .guarded::<GetHostPower, _, _>(power::get_host_power)
+        .guarded_within::<ObserveHostPower, _, _>(power::WITHIN, power::observe_host_power)
+        .guarded::<SetPowerTarget, _, _>(power::set_power_target)
+        .guarded::<RemovePowerTarget, _, _>(power::remove_power_target)
+        .guarded_within::<CheckPowerTarget, _, _>(power::WITHIN, power::check_power_target)
+        .guarded::<PowerOn, _, _>(power::power_on)
+        .guarded::<PowerOff, _, _>(power::power_off)
+        .guarded::<PowerReset, _, _>(power::power_reset)
+        .guarded::<ListPowerOperations, _, _>(power::list_power_operations)
+        .guarded::<GetPowerOperation, _, _>(power::get_power_operation)
+        .guarded::<CancelPowerOperation, _, _>(power::cancel_power_operation)
+        .guarded::<BulkPowerOn, _, _>(power::bulk_power_on)
+        .guarded::<BulkPowerOff, _, _>(power::bulk_power_off)
+        .guarded::<BulkPowerReset, _, _>(power::bulk_power_reset)
+        .guarded::<ListPowerBulks, _, _>(power::list_power_bulks)
+        .guarded::<GetPowerBulk, _, _>(power::get_power_bulk)
+        .guarded::<CancelPowerBulk, _, _>(power::cancel_power_bulk)
+        .guarded_within::<DiscoverPowerTargets, _, _>(power::WITHIN, power::discover_power_targets)
         .guarded_raw::<FollowEvents, _, _>(event::follow_events)
         .guarded::<ListDeploymentAudit, _, _>(audit::list_deployment_audit)
         .guarded_raw::<ExportDeploymentAudit, _, _>(audit::export_deployment_audit)

@@ -28,6 +28,8 @@ pub struct LiveLink {
     pub instance: Vec<u8>,
     /// The boot it runs in.
     pub boot_id: String,
+    /// When it came.
+    pub since: Timestamp,
     /// How packets travel.
     pub carrier: Carrier,
     /// From where.
@@ -132,6 +134,7 @@ impl Links {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             instance: link.instance,
             boot_id: link.boot_id,
+            since: now,
             carrier: link.carrier,
             address: link.address,
             generation: link.generation,

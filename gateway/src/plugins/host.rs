@@ -259,7 +259,8 @@ fn level(level: Level) -> &'static str {
     }
 }
 
-fn findings(found: Vec<Diagnostic>) -> Vec<PluginFinding> {
+/// Findings, as the API shows them.
+pub(super) fn findings(found: Vec<Diagnostic>) -> Vec<PluginFinding> {
     let finding = |found: Diagnostic| PluginFinding {
         severity: match found.severity {
             Severity::Info => FindingSeverity::Info,

@@ -168,6 +168,8 @@ pub fn is_judged<E: Endpoint>() -> bool {
     };
     E::METHOD != Method::Get
         && permission.as_str().starts_with("project.workspace.")
+        // Some questions need a body, or are too much to be asked by following a link.
+        && !permission.as_str().ends_with(".read")
         // Who decides about approvals must not need one.
         && permission != Permission::WorkspaceApprovalDecide
 }

@@ -29,6 +29,10 @@ use super::facts::{KeptFacts, keep_facts};
 use super::plugin_records::{PluginRecordV1, SecretRecordV1};
 use super::records::*;
 use crate::policy::records::ApprovalRecordV1;
+use crate::power::records::{
+    PowerBulkRecordV1, PowerOperationRecordV1, PowerSeenRecordV1, PowerTargetRecordV1,
+};
+use crate::power::tables::PowerTables;
 use crate::signal::queue::Queue;
 use crate::signal::records::{SignalRecordV1, SignalSinkRecordV1};
 
@@ -84,6 +88,8 @@ pub struct Tables {
     pub plugins: BTreeMap<Name, Kept<PluginRecordV1>>,
     /// Secrets, without their values.
     pub secrets: BTreeMap<SecretAt, Kept<SecretRecordV1>>,
+    /// Power.
+    pub power: PowerTables,
     /// Whether the first run is over.
     pub claimed: bool,
 
@@ -307,6 +313,7 @@ pub struct Catalog {
     changed_commands: watch::Sender<u64>,
     changed_signals: watch::Sender<u64>,
     changed_plugins: watch::Sender<u64>,
+    changed_power: watch::Sender<u64>,
     host_changes: tokio::sync::broadcast::Sender<HostId>,
 }
 
@@ -322,6 +329,7 @@ impl Default for Catalog {
             changed_commands: watch::Sender::new(0),
             changed_signals: watch::Sender::new(0),
             changed_plugins: watch::Sender::new(0),
+            changed_power: watch::Sender::new(0),
             host_changes: tokio::sync::broadcast::Sender::new(HOST_CHANGES_KEPT),
         }
     }
@@ -358,6 +366,11 @@ impl Catalog {
         self.changed_plugins.subscribe()
     }
 
+    /// Moves whenever anything about hosts' power has changed.
+    pub fn power_epoch(&self) -> watch::Receiver<u64> {
+        self.changed_power.subscribe()
+    }
+
     /// Every host that changes, from now on. Lossy for the slow: read all then.
     pub fn host_changes(&self) -> tokio::sync::broadcast::Receiver<HostId> {
         self.host_changes.subscribe()
@@ -382,6 +395,10 @@ impl Catalog {
             all_of::<SignalSinkRecordV1>(),
             all_of::<PluginRecordV1>(),
             all_of::<SecretRecordV1>(),
+            all_of::<PowerTargetRecordV1>(),
+            all_of::<PowerSeenRecordV1>(),
+            all_of::<PowerOperationRecordV1>(),
+            all_of::<PowerBulkRecordV1>(),
             all_of::<ClaimedRecordV1>(),
         ]
     }
@@ -400,6 +417,9 @@ impl Catalog {
             self.changed_signals.send_modify(|epoch| *epoch += 1);
         }
 
+        if touched.power {
+            self.changed_power.send_modify(|epoch| *epoch += 1);
+        }
         if touched.plugins {
             self.changed_plugins.send_modify(|epoch| *epoch += 1);
         }
@@ -418,6 +438,7 @@ struct Touched {
     commands: bool,
     signals: bool,
     plugins: bool,
+    power: bool,
     hosts: BTreeSet<HostId>,
 }
 
@@ -579,7 +600,7 @@ impl Tables {
                 keep(&mut self.secrets, key, id, item);
             }
             ClaimedRecordV1::KIND => self.claimed = item.is_some(),
-            _ => {}
+            _ => touched.power |= self.power.take_in(kind, key, id, item),
         }
         if touched.access {
             self.authorities.forget();
@@ -638,7 +659,7 @@ impl Tables {
                 .values()
                 .filter_map(|kept| SecretRecordV1::key_of(kept.workspace, &kept.name).ok())
                 .collect(),
-            _ => Vec::new(),
+            kind => self.power.keys_of_kind(kind),
         }
     }
 }
@@ -650,9 +671,9 @@ fn holder_of_key(record: &HostRecordV1) -> Option<([u8; 32], HostId)> {
 }
 
 /// The record before and after.
-type Swap<R> = (Option<Arc<R>>, Option<Arc<R>>);
+pub(crate) type Swap<R> = (Option<Arc<R>>, Option<Arc<R>>);
 
-fn keep<I, R, M>(table: &mut M, key: &Key, id: &str, item: Option<&Item>) -> Swap<R>
+pub(crate) fn keep<I, R, M>(table: &mut M, key: &Key, id: &str, item: Option<&Item>) -> Swap<R>
 where
     I: std::str::FromStr,
     R: Record,
@@ -709,7 +730,7 @@ fn unlink<P: std::hash::Hash + Eq, C: Ord>(
 }
 
 /// What the two kinds of map have in common.
-trait Table<I, V> {
+pub(crate) trait Table<I, V> {
     fn put(&mut self, id: I, value: V) -> Option<V>;
     fn take(&mut self, id: &I) -> Option<V>;
 }

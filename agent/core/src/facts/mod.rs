@@ -53,6 +53,14 @@ pub struct Readings {
     pub disks: Vec<Disk>,
     /// Names of the exporters that are configured.
     pub exporters: Vec<String>,
+    /// `address` and whether it is virtual, of each interface.
+    pub cards: Vec<(String, bool)>,
+    /// `/sys/class/dmi/id/product_serial`.
+    pub serial: String,
+    /// `/sys/class/dmi/id/product_uuid`.
+    pub system_uuid: String,
+    /// `/sys/class/dmi/id/board_asset_tag`.
+    pub asset_tag: String,
 }
 
 /// The facts in `readings`, of an agent of this `agent_version` built for `arch`;
@@ -81,6 +89,10 @@ pub fn assemble(
         agent_version: agent_version.to_owned(),
         booted_at_secs: boot_time(&readings.stat, previous),
         exporters: readings.exporters.clone(),
+        macs: system::macs(&readings.cards),
+        serial: system::firmware_text(&readings.serial).to_owned(),
+        system_uuid: system::firmware_text(&readings.system_uuid).to_owned(),
+        asset_tag: system::firmware_text(&readings.asset_tag).to_owned(),
     }
     .cleaned()
 }

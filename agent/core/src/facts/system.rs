@@ -53,3 +53,44 @@ pub(super) fn machine_id(text: &str) -> &str {
     let valid = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
     if valid { id } else { "" }
 }
+
+/// What identifies a machine from outside: hardware addresses of real cards. In a container, where
+/// there are none, those of what is there.
+pub(super) fn macs(cards: &[(String, bool)]) -> Vec<String> {
+    let addresses = |virtual_ones: bool| {
+        let mut found: Vec<_> = cards
+            .iter()
+            .filter(|(_, is_virtual)| *is_virtual == virtual_ones)
+            .map(|(address, _)| address.trim().to_ascii_lowercase())
+            .filter(|address| address.len() == 17 && address != "00:00:00:00:00:00")
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    };
+    let real = addresses(false);
+    if real.is_empty() {
+        addresses(true)
+    } else {
+        real
+    }
+}
+
+/// A text of the firmware, unless its vendor forgot to fill it in.
+pub(super) fn firmware_text(text: &str) -> &str {
+    let text = text.trim();
+    let placeholder = [
+        "to be filled by o.e.m.",
+        "default string",
+        "not specified",
+        "none",
+        "system serial number",
+        "0123456789",
+        "00000000-0000-0000-0000-000000000000",
+    ];
+    if placeholder.iter().any(|it| text.eq_ignore_ascii_case(it)) {
+        ""
+    } else {
+        text
+    }
+}

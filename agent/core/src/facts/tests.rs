@@ -266,6 +266,7 @@ proptest! {
             clues,
             disks,
             exporters: Vec::new(),
+            ..Readings::default()
         };
         let facts = assemble(&readings, "0.1.0", "x86_64", None);
         prop_assert_eq!(&facts, &facts.clone().cleaned());
@@ -285,4 +286,19 @@ fn printable(facts: &Facts) -> bool {
         .into_iter()
         .chain(mounts)
         .all(|text| !text.chars().any(char::is_control))
+}
+
+#[test]
+fn a_machine_is_told_by_its_real_cards_and_its_firmware() {
+    let card = |address: &str, is_virtual| (address.to_owned(), is_virtual);
+    let cards = [
+        card("00:00:00:00:00:00\n", true),
+        card("02:42:AC:11:00:02\n", true),
+        card("AA:bb:cc:00:11:22\n", false),
+        card("", false),
+    ];
+    assert_eq!(system::macs(&cards), ["aa:bb:cc:00:11:22"]);
+    assert_eq!(system::macs(&cards[..2]), ["02:42:ac:11:00:02"]);
+    assert_eq!(system::firmware_text(" To be filled by O.E.M.\n"), "");
+    assert_eq!(system::firmware_text("VMware-42 1a\n"), "VMware-42 1a");
 }

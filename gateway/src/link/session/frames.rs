@@ -61,7 +61,7 @@ impl Session {
             agent_frame::Body::CounterStored(stored) => Box::pin(self.counter_stored(stored)).await,
             // Nobody asked a host for them whose certificate is out of its time.
             agent_frame::Body::Facts(_) if self.proven.expired => Ok(()),
-            agent_frame::Body::Facts(facts) => Box::pin(self.facts(facts)).await,
+            agent_frame::Body::Facts(facts) => Box::pin(self.facts(*facts)).await,
             agent_frame::Body::Renew(renew) => Box::pin(self.renew(renew)).await,
             agent_frame::Body::Goodbye(goodbye) => Box::pin(self.goodbye(goodbye)).await,
             agent_frame::Body::Hello(_) => Err(End::Lost("a second hello".to_owned())),

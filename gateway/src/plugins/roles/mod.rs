@@ -4,6 +4,7 @@
 //! installer ──► app.installers     who writes scripts for hosts
 //! policy    ──► app.policies       who may take away what permissions give
 //! notifier  ──► app.notifiers      who is told what happens
+//! power     ──► app.power          who turns machines on and off
 //! ```
 //!
 //! A role is given by the record, not by what is loaded: a policy that is enabled and still being
@@ -15,6 +16,7 @@ mod audit;
 mod installer;
 mod notifier;
 mod policy;
+mod power;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -28,6 +30,7 @@ use super::engine::Fault;
 use super::{host, outcome};
 use crate::app::App;
 use crate::policy::Policy;
+use crate::power::provider::Provider;
 use crate::signal::delivery::Notifier;
 use crate::state::plugin_records::PluginStateV1;
 
@@ -55,6 +58,7 @@ fn give(app: &Arc<App>) {
     let mut installers = crate::installer::Renderers::new();
     let mut policies = std::collections::BTreeMap::<Name, Arc<dyn Policy>>::new();
     let mut notifiers = crate::signal::delivery::Notifiers::new();
+    let mut providers = std::collections::BTreeMap::<Name, Arc<dyn Provider>>::new();
     {
         let tables = app.catalog.read();
         let meant = tables.plugins.values().filter(|plugin| {
@@ -73,8 +77,7 @@ fn give(app: &Arc<App>) {
             match plugin.present.kind {
                 PluginKind::Installer => drop(installers.insert(name, Arc::new(role))),
                 PluginKind::Policy => drop(policies.insert(name, Arc::new(role))),
-                // Nothing in the gateway asks a power provider yet.
-                PluginKind::Power => {}
+                PluginKind::Power => drop(providers.insert(name, Arc::new(role))),
                 PluginKind::Notifier => {
                     let notifier: Arc<dyn Notifier> = Arc::new(role);
                     notifiers.insert(name, notifier);
@@ -84,6 +87,7 @@ fn give(app: &Arc<App>) {
     }
     app.installers.set(installers);
     app.policies.set(policies);
+    app.power.providers.set(providers);
     app.notifiers.send_replace(Some(notifiers));
 }
 

@@ -1,0 +1,512 @@
+//! Takes operations on, one turn at a time.
+//!
+//! A turn asks one question and writes down what was answered. Each operation has at most one
+//! under way; how many an endpoint has is limited, and so is how fast it is told to do something.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use gateway_core::power::bulk::{self, Step as BulkStep, Tally};
+use gateway_core::power::operation::{Failure, Heard, Next, Operation, Phase, View};
+use gateway_core::power::pace::Bucket;
+use gateway_core::power::plan::{By, Support};
+use gateway_core::power::{Seen, Trouble};
+use gateway_store::Batch;
+use model::Timestamp;
+use model::ids::{CommandId, HostId, PowerBulkId, PowerOperationId};
+use model::power::PowerOperationState;
+
+use super::provider::{Machine, Submission, waits};
+use super::records::{PowerBulkRecordV1, PowerOperationRecordV1, PowerTargetRecordV1};
+use super::{agent, agent_of, ask, watch};
+use crate::app::App;
+use crate::error::Result;
+use crate::state::catalog::Tables;
+use crate::state::change::Origin;
+use crate::state::edit::edit;
+use crate::state::records::key_of;
+
+/// Looked at this often without a reason, for what could not be written.
+const IDLE: Duration = Duration::from_secs(15);
+/// And no more often than this, whatever moves.
+const REST: Duration = Duration::from_millis(20);
+/// Questions to one endpoint at a time, unless its provider has an opinion.
+const AT_ONCE: u32 = 4;
+/// An answer is given up after this: above what any call of a plugin may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+
+/// What all machines behind one address share.
+struct Endpoint {
+    bucket: Bucket,
+    asking: u32,
+}
+
+type Turns = FuturesUnordered<BoxFuture<'static, (PowerOperationId, String)>>;
+
+/// Runs until the gateway stops.
+pub async fn run(app: Arc<App>) {
+    let mut moved = app.catalog.power_epoch();
+    let mut links = app.links.changes();
+    let mut turns = Turns::new();
+    let mut busy = HashSet::new();
+    let mut endpoints = HashMap::new();
+    loop {
+        moved.borrow_and_update();
+        links.borrow_and_update();
+        let now = app.now();
+        let next = begin(&app, &mut busy, &mut endpoints, &turns, now);
+        if let Err(error) = bulks(&app, now).await {
+            tracing::warn!(error = %error, "many hosts' power cannot be taken on yet");
+        }
+        let wait = next.since(now).clamp(REST, IDLE);
+        tokio::select! {
+            biased;
+            () = app.tasks.stop().cancelled() => return,
+            Some((id, endpoint)) = turns.next() => {
+                busy.remove(&id);
+                if let Some(endpoint) = endpoints.get_mut(&endpoint) {
+                    endpoint.asking = endpoint.asking.saturating_sub(1);
+                }
+            }
+            () = tokio::time::sleep(wait) => {}
+            () = settled(&mut moved, &mut links) => {}
+        }
+    }
+}
+
+/// Something moved; what moves together is looked at together.
+async fn settled(
+    moved: &mut tokio::sync::watch::Receiver<u64>,
+    links: &mut tokio::sync::watch::Receiver<u64>,
+) {
+    tokio::select! {
+        _ = moved.changed() => {}
+        _ = links.changed() => {}
+    }
+    tokio::time::sleep(REST).await;
+}
+
+/// Begins a turn of each operation that can have one; answers when the next one can.
+fn begin(
+    app: &Arc<App>,
+    busy: &mut HashSet<PowerOperationId>,
+    endpoints: &mut HashMap<String, Endpoint>,
+    turns: &Turns,
+    now: Timestamp,
+) -> Timestamp {
+    let mut next = now.saturating_add(IDLE);
+    let tables = app.catalog.read();
+    for (first, record) in tables.power.open() {
+        if busy.contains(&record.id) {
+            continue;
+        }
+        let target = tables.power.targets.get(&record.host);
+        let name = target.map_or_else(|| record.host.to_string(), |target| target.shares());
+        let endpoint = endpoints.entry(name.clone()).or_insert_with(|| Endpoint {
+            bucket: Bucket::new(
+                app.config.power.endpoint_burst,
+                app.config.power.endpoint_interval,
+            ),
+            asking: 0,
+        });
+        let view = view(app, &tables, record, first, endpoint.bucket.next_at());
+        let mut operation = record.operation.clone();
+        let changed = operation.advance(&view, now);
+        let question = operation.next(&view, now);
+        let submits = match question {
+            Next::Wait(until) if !changed => {
+                next = next.min(until);
+                continue;
+            }
+            Next::Wait(_) | Next::Over => false,
+            Next::Submit => operation.step().is_some_and(|step| step.by == By::Provider),
+            _ => false,
+        };
+        let most = match operation.support.max_parallel {
+            0 => AT_ONCE,
+            most => most,
+        };
+        if endpoint.asking >= most {
+            continue;
+        }
+        if submits {
+            endpoint.bucket.take(now);
+        }
+        endpoint.asking += 1;
+        busy.insert(record.id);
+        let (app, id) = (Arc::clone(app), record.id);
+        turns.push(Box::pin(async move {
+            if let Err(error) = turn(&app, id, first).await {
+                tracing::warn!(operation = %id, error = %error, "an operation on power cannot be taken on yet");
+            }
+            (id, name)
+        }));
+    }
+    next
+}
+
+fn view(
+    app: &App,
+    tables: &Tables,
+    record: &PowerOperationRecordV1,
+    first: bool,
+    permit_at: Timestamp,
+) -> View {
+    View {
+        first,
+        permit_at,
+        frozen: app.frozen(),
+        agent: agent_of(app, tables, record.host),
+        roll: u32::from_be_bytes(crate::keys::random()),
+    }
+}
+
+/// One question, and what was answered.
+async fn turn(app: &Arc<App>, id: PowerOperationId, first: bool) -> Result<()> {
+    let Some((record, target)) = found(app, id) else {
+        return Ok(());
+    };
+    // What its provider may be told was decided when the turn began.
+    let permit_at = app.now();
+    let look =
+        |record: &PowerOperationRecordV1| view(app, &app.catalog.read(), record, first, permit_at);
+    let seen = look(&record);
+    let now = app.now();
+    let mut ahead = record.operation.clone();
+    let changed = ahead.advance(&seen, now);
+    let question = ahead.next(&seen, now);
+    if question == Next::Submit {
+        let Some(written) = submit(app, id, &seen).await? else {
+            return Ok(());
+        };
+        let heard = question_to(app, &written, target.as_deref(), &question).await;
+        return hear(app, id, heard, first).await;
+    }
+    let heard = match question {
+        Next::Wait(_) | Next::Over => None,
+        _ => Some(question_to(app, &record, target.as_deref(), &question).await),
+    };
+    match heard {
+        Some(heard) => hear(app, id, heard, first).await,
+        None if changed => change(app, id, |operation, now| {
+            operation.advance(&seen, now);
+        })
+        .await
+        .map(drop),
+        None => Ok(()),
+    }
+}
+
+fn found(
+    app: &App,
+    id: PowerOperationId,
+) -> Option<(
+    Arc<PowerOperationRecordV1>,
+    Option<Arc<PowerTargetRecordV1>>,
+)> {
+    let tables = app.catalog.read();
+    let record = Arc::clone(&tables.power.operations.get(&id)?.record);
+    let target = tables.power.targets.get(&record.host);
+    Some((record, target.map(|target| Arc::clone(&target.record))))
+}
+
+/// Writes down that it is about to be submitted; nothing if it is not to be any more.
+async fn submit(
+    app: &App,
+    id: PowerOperationId,
+    view: &View,
+) -> Result<Option<PowerOperationRecordV1>> {
+    let key = key_of::<PowerOperationRecordV1>(id);
+    edit::<PowerOperationRecordV1>(app, &key, |found, batch| {
+        let Some(mut record) = found else {
+            return Ok(None);
+        };
+        let now = app.now();
+        record.operation.advance(view, now);
+        if record.operation.next(view, now) != Next::Submit {
+            return Ok(None);
+        }
+        record.operation.submit(now);
+        let step = record.operation.step();
+        if step.is_some_and(|step| step.by == By::Agent) {
+            record.command = Some(app.new_id(CommandId::new));
+        }
+        record.remember(now);
+        if let Some(step) = step {
+            Origin::gateway()
+                .entry(now, "power.submit")
+                .on(record.host)
+                .with("operation", record.id)
+                .with("action", step.action)
+                .with("attempt", record.operation.attempt)
+                .in_workspace(record.workspace, batch);
+        }
+        Ok(Some(record))
+    })
+    .await
+}
+
+async fn hear(app: &App, id: PowerOperationId, heard: Heard, first: bool) -> Result<()> {
+    let host = found(app, id).map(|(record, _)| record.host);
+    let Some(host) = host else { return Ok(()) };
+    let agent = agent_of(app, &app.catalog.read(), host);
+    let seen = View {
+        first,
+        permit_at: app.now(),
+        frozen: app.frozen(),
+        agent,
+        roll: u32::from_be_bytes(crate::keys::random()),
+    };
+    note(app, host, &heard).await;
+    let written = change(app, id, |operation, now| {
+        operation.hear(heard.clone(), &seen, now);
+        operation.advance(&seen, now);
+    });
+    written.await.map(drop)
+}
+
+/// What a look is good for beyond the operation.
+async fn note(app: &App, host: HostId, heard: &Heard) {
+    let (seen, support) = match heard {
+        Heard::Checked(Ok((support, Some(seen)))) => (seen, Some(support.clone())),
+        Heard::Looked(Ok(seen)) => (seen, None),
+        _ => return,
+    };
+    if let Err(error) = watch::saw(app, host, seen.clone(), support).await {
+        tracing::warn!(host = %host, error = %error, "what a power provider saw cannot be written down yet");
+    }
+}
+
+/// Changes an operation, and tells of its end.
+pub(crate) async fn change(
+    app: &App,
+    id: PowerOperationId,
+    mut how: impl FnMut(&mut Operation, Timestamp) + Send,
+) -> Result<Option<PowerOperationRecordV1>> {
+    let key = key_of::<PowerOperationRecordV1>(id);
+    edit::<PowerOperationRecordV1>(app, &key, |found, batch| {
+        let Some(mut record) = found else {
+            return Ok(None);
+        };
+        let now = app.now();
+        let before = record.operation.clone();
+        how(&mut record.operation, now);
+        if record.operation == before {
+            return Ok(None);
+        }
+        record.remember(now);
+        if record.operation.is_over() && !before.is_over() {
+            ended(&record, now, batch);
+        }
+        Ok(Some(record))
+    })
+    .await
+}
+
+fn ended(record: &PowerOperationRecordV1, now: Timestamp, batch: &mut Batch) {
+    let Phase::Ended(outcome) = &record.operation.phase else {
+        return;
+    };
+    let mut entry = Origin::gateway()
+        .entry(now, "power.end")
+        .on(record.host)
+        .with("operation", record.id)
+        .with("action", record.operation.action)
+        .with("state", outcome.state);
+    if let Some(confirmation) = outcome.confirmation {
+        entry = entry.with("confirmation", confirmation);
+    }
+    if let Some(trouble) = record.operation.trouble.as_ref() {
+        entry = entry.with("code", &trouble.code);
+        entry = entry.with("message", &trouble.message);
+    }
+    if outcome.state != PowerOperationState::Succeeded {
+        entry = entry.noticed();
+    }
+    entry.in_workspace(record.workspace, batch);
+}
+
+/// Asks whoever is to be asked.
+async fn question_to(
+    app: &App,
+    record: &PowerOperationRecordV1,
+    target: Option<&PowerTargetRecordV1>,
+    question: &Next,
+) -> Heard {
+    let lost = |what: &str| Failure {
+        outcome_unknown: *question == Next::Submit,
+        ..waits("no_answer", format!("{what} does not answer"))
+    };
+    let answered = tokio::time::timeout(ANSWER_WITHIN, asked(app, record, target, question)).await;
+    match answered {
+        Ok(heard) => heard,
+        Err(_) => failed(question, lost("the power provider")),
+    }
+}
+
+fn failed(question: &Next, failure: Failure) -> Heard {
+    match question {
+        Next::Check => Heard::Checked(Err(failure)),
+        Next::Submit => Heard::Begun(Err(failure)),
+        Next::Resume => Heard::Resumed(Err(failure)),
+        Next::Poll => Heard::Polled(Err(failure)),
+        Next::Look => Heard::Looked(Err(failure)),
+        Next::CallOff | Next::Wait(_) | Next::Over => Heard::CalledOff(Err(failure)),
+    }
+}
+
+async fn asked(
+    app: &App,
+    record: &PowerOperationRecordV1,
+    target: Option<&PowerTargetRecordV1>,
+    question: &Next,
+) -> Heard {
+    let operation = &record.operation;
+    let step = operation.step();
+    if let Some(step) = step.filter(|step| step.by == By::Agent) {
+        match question {
+            Next::Submit => return Heard::Begun(agent::begin(app, record, step.action).await),
+            Next::Resume => return Heard::Resumed(agent::resume(app, record, step.action).await),
+            Next::Poll => return Heard::Polled(agent::poll(app, record).await),
+            _ => {}
+        }
+    }
+    let Some(target) = target else {
+        return without_provider(operation, question);
+    };
+    let provider = match app.power.providers.get(&target.plugin, record.workspace) {
+        Ok(provider) => provider,
+        Err(failure) => return failed(question, failure),
+    };
+    let machine = Machine::from(target);
+    let what = Submission {
+        id: record.id,
+        step: operation.at,
+        attempt: operation.attempt,
+        action: step.map_or(operation.action, |step| step.action),
+        boot: operation
+            .boot
+            .clone()
+            .filter(|_| step.is_some_and(|step| step.action.boots())),
+        deadline: operation.deadline,
+        before: operation.before.seen.clone(),
+    };
+    let cursor = match &operation.phase {
+        Phase::Submitted { cursor, .. } => cursor.clone(),
+        _ => Vec::new(),
+    };
+    match question {
+        Next::Check => Heard::Checked(check(&*provider, &machine).await),
+        Next::Submit => Heard::Begun(provider.begin(&machine, &what).await),
+        Next::Resume => Heard::Resumed(provider.resume(&machine, &what).await),
+        Next::Poll => Heard::Polled(provider.poll(&machine, &what, cursor).await),
+        Next::Look => Heard::Looked(provider.observe(&machine).await),
+        Next::CallOff | Next::Wait(_) | Next::Over => {
+            Heard::CalledOff(provider.cancel(&machine, &what, cursor).await)
+        }
+    }
+}
+
+async fn check(
+    provider: &dyn super::provider::Provider,
+    machine: &Machine,
+) -> std::result::Result<(Support, Option<Seen>), Failure> {
+    let support = provider.inspect(machine).await?;
+    let seen = if support.observable {
+        Some(provider.observe(machine).await?)
+    } else {
+        None
+    };
+    Ok((support, seen))
+}
+
+/// A host without a provider can be asked by its agent, and by nobody else.
+fn without_provider(operation: &Operation, question: &Next) -> Heard {
+    match question {
+        Next::Check => Heard::Checked(Ok((Support::default(), None))),
+        _ if operation.known.submitted_at.is_some() => failed(
+            question,
+            waits("no_target", "the host's power provider was taken away"),
+        ),
+        question => failed(
+            question,
+            Failure {
+                trouble: Trouble::new("no_target", "the host has no power provider"),
+                transient: false,
+                retry_after: None,
+                outcome_unknown: false,
+            },
+        ),
+    }
+}
+
+/// Takes on what is to be done to many hosts.
+async fn bulks(app: &App, now: Timestamp) -> Result<()> {
+    let due: Vec<_> = {
+        let tables = app.catalog.read();
+        tables
+            .power
+            .open_bulks()
+            .map(|bulk| (Arc::clone(&bulk.record), tally(&tables, bulk)))
+            .collect()
+    };
+    for (bulk, tally) in due {
+        let cancelled = bulk.cancelled
+            || bulk
+                .permitted_until
+                .is_some_and(|permitted| now > permitted);
+        match bulk::step(tally, bulk.at_once, bulk.canary, bulk.stop_after, cancelled) {
+            BulkStep::Wait => {}
+            BulkStep::Begin(more) => ask::more(app, &bulk, more, now).await?,
+            BulkStep::Over(ending) => over(app, bulk.id, ending, tally, now).await?,
+        }
+    }
+    Ok(())
+}
+
+/// How far a bulk is.
+pub(crate) fn tally(tables: &Tables, bulk: &PowerBulkRecordV1) -> Tally {
+    let mut tally = Tally {
+        hosts: u32::try_from(bulk.hosts.len()).unwrap_or(u32::MAX),
+        ..Tally::default()
+    };
+    let mut states: BTreeMap<HostId, PowerOperationState> = BTreeMap::new();
+    for record in tables.power.of_bulk(bulk.id) {
+        states.insert(record.host, record.operation.state());
+    }
+    for state in states.into_values() {
+        tally.count(state);
+    }
+    tally
+}
+
+async fn over(
+    app: &App,
+    id: PowerBulkId,
+    ending: bulk::Ending,
+    tally: Tally,
+    now: Timestamp,
+) -> Result<()> {
+    let key = key_of::<PowerBulkRecordV1>(id);
+    let written = edit::<PowerBulkRecordV1>(app, &key, |found, batch| {
+        let Some(mut record) = found.filter(|record| record.ended.is_none()) else {
+            return Ok(None);
+        };
+        record.ended = Some((ending, now));
+        Origin::gateway()
+            .entry(now, "power.bulk_end")
+            .on(record.id)
+            .with("action", record.action)
+            .with("hosts", tally.hosts)
+            .with("succeeded", tally.succeeded)
+            .with("failed", tally.failed)
+            .with("not_begun", tally.waiting())
+            .in_workspace(record.workspace, batch);
+        Ok(Some(record))
+    });
+    written.await.map(drop)
+}

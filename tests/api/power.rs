@@ -1,0 +1,497 @@
+//! Power through the API, with a machine and a provider that are played; that plugins are asked
+//! the same way is shown with real ones.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use api::v1::plugin::PluginFinding;
+use async_trait::async_trait;
+use gateway::power::provider::{Found, Machine, Provider, Submission};
+use gateway::power::records::PowerTargetRecordV1;
+use gateway::state::records::key_of;
+use gateway_core::power::operation::{Begun, Failure, Progress, Resumed};
+use gateway_core::power::plan::Support;
+use gateway_core::power::{Seen, Trouble};
+use gateway_store::Batch;
+use model::ids::{HostId, WorkspaceId};
+use model::names::Name;
+use model::power::{PowerAction, PowerMode, PowerState};
+use model::tenancy::Environment;
+use serde_json::{Value, json};
+use tests::{TestGateway, soon};
+
+/// Machines, and what was done to them.
+#[derive(Default)]
+struct Rack {
+    states: Mutex<BTreeMap<HostId, PowerState>>,
+    done: Mutex<Vec<(HostId, PowerAction)>>,
+    /// The next submission is done and its answer lost.
+    loses_answers: AtomicBool,
+    /// Nothing is answered any more.
+    hangs: AtomicBool,
+    /// Submissions at a time, and the most there were.
+    at_once: AtomicU32,
+    most_at_once: AtomicU32,
+}
+
+impl Rack {
+    fn state(&self, host: HostId) -> PowerState {
+        let states = self.states.lock().expect("nobody panics");
+        states.get(&host).copied().unwrap_or(PowerState::On)
+    }
+
+    fn set(&self, host: HostId, state: PowerState) {
+        self.states
+            .lock()
+            .expect("nobody panics")
+            .insert(host, state);
+    }
+
+    fn done(&self) -> Vec<(HostId, PowerAction)> {
+        self.done.lock().expect("nobody panics").clone()
+    }
+
+    async fn answers(&self) {
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn failure(code: &str, transient: bool, outcome_unknown: bool) -> Failure {
+    Failure {
+        trouble: Trouble::new(code, "as the test wants"),
+        transient,
+        retry_after: None,
+        outcome_unknown,
+    }
+}
+
+#[async_trait]
+impl Provider for Rack {
+    fn covers(&self, _: WorkspaceId) -> bool {
+        true
+    }
+
+    fn secrets_of_machines(&self) -> Vec<Name> {
+        Vec::new()
+    }
+
+    async fn inspect(&self, _: &Machine) -> Result<Support, Failure> {
+        self.answers().await;
+        Ok(Support {
+            actions: PowerAction::ALL.to_vec(),
+            observable: true,
+            settle: Duration::from_secs(1),
+            max_parallel: 50,
+            ..Support::default()
+        })
+    }
+
+    async fn check(&self, _: &Machine) -> Result<Vec<PluginFinding>, Failure> {
+        Ok(Vec::new())
+    }
+
+    async fn observe(&self, machine: &Machine) -> Result<Seen, Failure> {
+        self.answers().await;
+        let now = gateway::app::wall_clock();
+        let state = self.state(machine.host);
+        if state == PowerState::Rebooting {
+            self.set(machine.host, PowerState::On);
+        }
+        Ok(Seen {
+            state,
+            raw: state.to_string(),
+            boot_mark: None,
+            at: now,
+        })
+    }
+
+    async fn begin(&self, machine: &Machine, what: &Submission) -> Result<Begun, Failure> {
+        self.answers().await;
+        let at_once = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(at_once, Ordering::SeqCst);
+        self.done
+            .lock()
+            .expect("nobody panics")
+            .push((machine.host, what.action));
+        self.set(
+            machine.host,
+            match what.action {
+                PowerAction::On => PowerState::On,
+                PowerAction::Shutdown | PowerAction::Off => PowerState::Off,
+                _ => PowerState::Rebooting,
+            },
+        );
+        self.at_once.fetch_sub(1, Ordering::SeqCst);
+        if self.loses_answers.swap(false, Ordering::SeqCst) {
+            return Err(failure("lost", true, true));
+        }
+        Ok(Begun::Taken)
+    }
+
+    async fn poll(
+        &self,
+        _: &Machine,
+        _: &Submission,
+        _: Vec<u8>,
+    ) -> Result<Option<Progress>, Failure> {
+        Ok(None)
+    }
+
+    async fn resume(&self, _: &Machine, _: &Submission) -> Result<Resumed, Failure> {
+        Ok(Resumed::Unknown)
+    }
+
+    async fn cancel(
+        &self,
+        _: &Machine,
+        _: &Submission,
+        _: Vec<u8>,
+    ) -> Result<Option<bool>, Failure> {
+        Ok(Some(false))
+    }
+
+    async fn discover(
+        &self,
+        _: WorkspaceId,
+        _: Option<String>,
+    ) -> Result<(Vec<Found>, Option<String>), Failure> {
+        Ok((Vec::new(), None))
+    }
+}
+
+struct Story {
+    gateway: TestGateway,
+    workspace: WorkspaceId,
+    rack: Arc<Rack>,
+    hosts: Vec<HostId>,
+}
+
+impl Story {
+    async fn begin(environment: Environment, hosts: usize) -> Self {
+        let gateway = TestGateway::start().await.expect("starts");
+        let workspace = gateway
+            .workspace("lab", environment)
+            .await
+            .expect("made")
+            .id;
+        let rack = Arc::new(Rack::default());
+        let provider: Arc<dyn Provider> = Arc::clone(&rack) as _;
+        let providers = BTreeMap::from([("rack".parse().expect("a name"), provider)]);
+        gateway.app.power.providers.set(providers);
+        let mut story = Self {
+            gateway,
+            workspace,
+            rack,
+            hosts: Vec::new(),
+        };
+        for number in 0..hosts {
+            let host = story.host(&format!("web-{number}")).await;
+            story.hosts.push(host);
+        }
+        story
+    }
+
+    /// A host with a provider. The plugin's record is not needed beyond checking what is
+    /// configured, so the target is written as it would be.
+    async fn host(&self, name: &str) -> HostId {
+        let path = format!("/v1/workspaces/{}/hosts", self.workspace);
+        let body = Some(json!({ "hostname": name, "display_name": name }));
+        let owner = &self.gateway.owner;
+        let made: Value = self
+            .gateway
+            .expect(owner, "POST", &path, body, 201)
+            .await
+            .expect("made");
+        let host: HostId = made["id"].as_str().expect("an id").parse().expect("an id");
+        self.target(host, false, PowerMode::Observe, None).await;
+        host
+    }
+
+    async fn target(
+        &self,
+        host: HostId,
+        never_off: bool,
+        mode: PowerMode,
+        desired: Option<PowerState>,
+    ) {
+        let record = PowerTargetRecordV1 {
+            host,
+            workspace: self.workspace,
+            plugin: "rack".parse().expect("a name"),
+            address: host.to_string(),
+            params: "{}".into(),
+            secrets: BTreeMap::new(),
+            tls_profile: None,
+            route: None,
+            endpoint: None,
+            never_off,
+            mode,
+            desired,
+        };
+        let mut batch = Batch::new();
+        let key = key_of::<PowerTargetRecordV1>(host);
+        batch.put_record(&key, &record).expect("encodes");
+        self.gateway.app.commit(batch).await.expect("written");
+    }
+
+    fn path(&self, host: HostId, rest: &str) -> String {
+        format!("/v1/workspaces/{}/hosts/{host}/power{rest}", self.workspace)
+    }
+
+    async fn ask(&self, host: HostId, verb: &str, body: Value) -> tests::Answer {
+        let path = self.path(host, verb);
+        let owner = &self.gateway.owner;
+        self.gateway
+            .call(owner, "POST", &path, Some(body))
+            .await
+            .expect("answers")
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let owner = &self.gateway.owner;
+        self.gateway
+            .expect(owner, "GET", path, None, 200)
+            .await
+            .expect("answers")
+    }
+
+    async fn ended(&self, operation: &Value) -> Value {
+        let id = operation["id"].as_str().expect("an id");
+        let path = format!("/v1/workspaces/{}/power-operations/{id}", self.workspace);
+        soon(async {
+            loop {
+                let shown = self.get(&path).await;
+                if !shown["ended_at"].is_null() {
+                    return shown;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await
+        .expect("it ends")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_is_turned_off_and_on_and_its_history_tells_how() {
+    let story = Story::begin(Environment::Development, 1).await;
+    let host = story.hosts[0];
+    let asked = story.ask(host, "/off", json!({})).await;
+    assert_eq!(asked.status, 202, "{:?}", asked.body);
+    assert_eq!(asked.body["action"], "shutdown");
+    let off = story.ended(&asked.body).await;
+    assert_eq!(off["state"], "succeeded", "{off}");
+    assert_eq!(off["confirmation"], "observed");
+    let shown = story.get(&story.path(host, "")).await;
+    assert_eq!(shown["observed"]["state"], "off");
+    assert_eq!(shown["observability"], "fresh");
+
+    let on = story
+        .ended(&story.ask(host, "/on", json!({})).await.body)
+        .await;
+    assert_eq!(on["confirmation"], "off_then_on", "{on}");
+    let again = story
+        .ended(&story.ask(host, "/on", json!({})).await.body)
+        .await;
+    assert_eq!(again["confirmation"], "already", "{again}");
+    let done = [(host, PowerAction::Shutdown), (host, PowerAction::On)];
+    assert_eq!(story.rack.done(), done);
+
+    let states = on["history"].as_array().expect("a history").iter();
+    let states: Vec<_> = states
+        .map(|it| it["state"].as_str().expect("a word"))
+        .collect();
+    assert_eq!(states[0], "queued");
+    assert!(states.contains(&"submitting") && states.contains(&"confirming"));
+    let path = format!("/v1/workspaces/{}/audit?limit=1000", story.workspace);
+    let audit = story.get(&path).await;
+    let entries = audit["items"].as_array().expect("items").iter();
+    let actions: Vec<_> = entries
+        .map(|it| -> Value {
+            serde_json::from_str(it["body"].as_str().expect("a body")).expect("an entry")
+        })
+        .filter_map(|entry| entry["action"].as_str().map(str::to_owned))
+        .collect();
+    for action in ["power.request", "power.submit", "power.end"] {
+        assert!(
+            actions.iter().any(|it| it == action),
+            "{action} in {actions:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_whose_answer_is_lost_is_not_repeated() {
+    let story = Story::begin(Environment::Development, 1).await;
+    let host = story.hosts[0];
+    story.rack.loses_answers.store(true, Ordering::SeqCst);
+    let asked = story.ask(host, "/reset", json!({})).await;
+    let ended = story.ended(&asked.body).await;
+    // It was seen to go down and up, so it is known to have happened.
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    assert_eq!(ended["confirmation"], "off_then_on");
+    assert_eq!(story.rack.done(), [(host, PowerAction::Reset)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_must_be_confirmed_and_what_is_never_done() {
+    let story = Story::begin(Environment::Production, 1).await;
+    let host = story.hosts[0];
+    let refused = story.ask(host, "/off", json!({})).await;
+    assert_eq!(refused.status, 422, "{:?}", refused.body);
+    assert!(
+        refused.body.to_string().contains("`web-0`"),
+        "{:?}",
+        refused.body
+    );
+    // Turning on interrupts nobody.
+    assert_eq!(story.ask(host, "/on", json!({})).await.status, 202);
+    let asked = story
+        .ask(host, "/off", json!({ "confirm": "web-0", "action": "off" }))
+        .await;
+    assert_eq!(asked.status, 202, "{:?}", asked.body);
+    story.ended(&asked.body).await;
+
+    story.target(host, true, PowerMode::Observe, None).await;
+    let never = story
+        .ask(host, "/reset", json!({ "confirm": "web-0" }))
+        .await;
+    assert_eq!(never.status, 409, "{:?}", never.body);
+    assert!(never.body.to_string().contains("never_off"));
+    for wrong in [
+        json!({ "action": "on" }),
+        json!({ "then_hard_after_ms": 1000 }),
+        json!({ "action": "reboot", "then_hard_after_ms": 60_000, "timeout_ms": 60_000 }),
+        json!({ "boot": { "device": "http" } }),
+        json!({ "action": "nmi", "boot": { "device": "disk" } }),
+    ] {
+        let answer = story.ask(host, "/reset", wrong.clone()).await;
+        assert!(
+            matches!(answer.status.as_u16(), 409 | 422),
+            "{wrong} {:?}",
+            answer.body
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_operation_at_a_time_and_those_that_wait_can_be_taken_back() {
+    let story = Story::begin(Environment::Development, 1).await;
+    let host = story.hosts[0];
+    story.rack.hangs.store(true, Ordering::SeqCst);
+    let first = story.ask(host, "/off", json!({})).await.body;
+    let second = story.ask(host, "/on", json!({})).await.body;
+    let third = story.ask(host, "/reset", json!({})).await.body;
+    let shown = story.get(&story.path(host, "")).await;
+    assert_eq!(shown["operations"].as_array().map(Vec::len), Some(3));
+    let path = format!(
+        "/v1/workspaces/{}/power-operations/{}/cancel",
+        story.workspace,
+        third["id"].as_str().expect("an id")
+    );
+    let owner = &story.gateway.owner;
+    let cancelled = story
+        .gateway
+        .call(owner, "POST", &path, None)
+        .await
+        .expect("answers");
+    assert_eq!(cancelled.body["state"], "cancelled");
+    let last = story
+        .ask(host, "/off", json!({ "action": "off", "supersede": true }))
+        .await;
+    assert_eq!(last.status, 202);
+    assert_eq!(story.ended(&first).await["state"], "superseded");
+    assert_eq!(story.ended(&second).await["state"], "superseded");
+    assert_eq!(story.rack.done(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_hosts_go_some_at_a_time_and_the_rest_is_called_off() {
+    let story = Story::begin(Environment::Development, 12).await;
+    let path = format!("/v1/workspaces/{}/power-bulks/reset", story.workspace);
+    let owner = &story.gateway.owner;
+    let body = json!({ "targets": { "hosts": story.hosts }, "at_once": 3, "canary": true });
+    let refused = story
+        .gateway
+        .call(owner, "POST", &path, Some(body.clone()))
+        .await;
+    assert_eq!(refused.expect("answers").status, 422);
+    let mut body = body;
+    body["confirm"] = json!("main");
+    let bulk = story
+        .gateway
+        .call(owner, "POST", &path, Some(body))
+        .await
+        .expect("answers");
+    assert_eq!(bulk.status, 202, "{:?}", bulk.body);
+    let path = format!(
+        "/v1/workspaces/{}/power-bulks/{}",
+        story.workspace,
+        bulk.body["id"].as_str().expect("an id")
+    );
+    let some = soon(async {
+        loop {
+            let shown = story.get(&path).await;
+            assert!(shown["active"].as_u64() <= Some(3), "{shown}");
+            if shown["succeeded"].as_u64() >= Some(4) {
+                return shown;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    some.await.expect("some are done");
+    let cancel = format!("{path}/cancel");
+    let cancelled = story
+        .gateway
+        .call(owner, "POST", &cancel, None)
+        .await
+        .expect("answers");
+    assert_eq!(cancelled.status, 200);
+    let over = soon(async {
+        loop {
+            let shown = story.get(&path).await;
+            if !shown["ended_at"].is_null() {
+                return shown;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let over = over.await.expect("it ends");
+    assert_eq!(over["state"], "cancelled");
+    let done = story.rack.done().len() as u64;
+    assert!((4..12).contains(&done), "{over}");
+    assert_eq!(
+        over["waiting"],
+        12 - over["succeeded"].as_u64().expect("a number")
+            - over["failed"].as_u64().expect("a number")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_desired_is_brought_about_when_it_is_enforced() {
+    let story = Story::begin(Environment::Development, 1).await;
+    let host = story.hosts[0];
+    story
+        .target(host, false, PowerMode::Enforce, Some(PowerState::On))
+        .await;
+    story.rack.set(host, PowerState::Off);
+    let looked = story.ask(host, "/observe", json!(null)).await;
+    assert_eq!(looked.status, 200, "{:?}", looked.body);
+    let back = soon(async {
+        while story.rack.state(host) != PowerState::On {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    back.await.expect("it is turned on");
+    // Whoever turns it off means it.
+    let asked = story.ask(host, "/off", json!({ "action": "off" })).await;
+    story.ended(&asked.body).await;
+    let shown = story.get(&story.path(host, "")).await;
+    assert_eq!(shown["desired"]["state"], "off");
+    story.ask(host, "/observe", json!(null)).await;
+    assert_eq!(story.rack.state(host), PowerState::Off);
+}
