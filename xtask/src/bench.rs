@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use lexopt::Parser;
 
 use crate::{
-    release,
+    plugins, release,
     workspace::{Workspace, program},
 };
 
@@ -26,6 +26,15 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
             .arg(program(&gateway, "loopback-gateway")?)
             .arg("--agent")
             .arg(release::build(workspace, release::native()?)?);
+        let about_plugins = |arg: &std::ffi::OsString| arg.to_string_lossy().starts_with("plugin");
+        let rows_named = args
+            .iter()
+            .any(|arg| !arg.to_string_lossy().starts_with('-'));
+        if args.iter().any(about_plugins) || !rows_named {
+            command
+                .arg("--plugins")
+                .arg(plugins::components(workspace)?);
+        }
     }
     let status = command.args(args).status().context("run the bench")?;
     Ok(if status.success() {

@@ -13,7 +13,17 @@ pub(crate) struct Counters {
     running: AtomicU64,
     cpu_ns: AtomicU64,
     wall_ns: AtomicU64,
+    within: [AtomicU64; WITHIN.len()],
 }
+
+/// Times that calls are counted by.
+pub const WITHIN: [Duration; 5] = [
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(25),
+    Duration::from_millis(100),
+    Duration::from_millis(1000),
+];
 
 /// What calls of a plugin came to, since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +38,8 @@ pub struct Counts {
     pub cpu: Duration,
     /// What all calls took.
     pub wall: Duration,
+    /// Calls that answered within each of [`WITHIN`]; each holds those before it.
+    pub within: [u64; WITHIN.len()],
     /// Lines of the log that were dropped.
     pub lines_dropped: u64,
 }
@@ -60,6 +72,7 @@ impl Counters {
             running: read(&self.running),
             cpu: Duration::from_nanos(read(&self.cpu_ns)),
             wall: Duration::from_nanos(read(&self.wall_ns)),
+            within: std::array::from_fn(|place| read(&self.within[place])),
             lines_dropped,
         }
     }
@@ -78,6 +91,12 @@ impl Running<'_> {
             Some(reason) => &self.counters.failed[reason.index()],
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        if reason.is_none() {
+            let kept = WITHIN.iter().zip(&self.counters.within);
+            for (_, count) in kept.filter(|(bound, _)| took <= **bound) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.counters.wall_ns.fetch_add(ns, Ordering::Relaxed);
         self.told = true;
@@ -108,6 +127,7 @@ mod tests {
         let counts = counters.counts(7);
         assert_eq!(counts.failed, [("stack", 1), ("cancelled", 1)]);
         assert_eq!((counts.answered, counts.running), (1, 0));
+        assert_eq!(counts.within, [1; WITHIN.len()]);
         assert_eq!(counts.lines_dropped, 7);
     }
 }

@@ -19,6 +19,10 @@ const STACK_BYTES: usize = 1 << 20;
 /// What host functions get below it.
 const FIBER_BYTES: usize = 2 << 20;
 
+/// What a slot keeps of a call's memory and stack, zeroed by hand: less than giving pages back and
+/// faulting them in again at the next call costs, and bounded by the number of slots.
+const KEEP_BYTES: usize = 256 << 10;
+
 /// The largest memory that a limit may name.
 const MEMORY_BYTES: usize = 512 << 20;
 /// Elements of one table.
@@ -74,7 +78,10 @@ pub(crate) fn for_running(calls: u32) -> wasmtime::Result<(Engine, Allocator)> {
         .max_tables_per_module(most(TABLES))
         .total_tables(each(TABLES))
         .table_elements(POOL_TABLE_ELEMENTS)
-        .total_stacks(calls);
+        .total_stacks(calls)
+        .linear_memory_keep_resident(KEEP_BYTES)
+        .table_keep_resident(KEEP_BYTES / 8)
+        .async_stack_keep_resident(KEEP_BYTES / 8);
     let mut pooled = config();
     pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     match Engine::new(&pooled) {

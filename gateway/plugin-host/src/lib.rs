@@ -43,7 +43,7 @@ mod surroundings;
 mod wasi;
 
 pub use compile::{CompileError, CompileLimits, compile_main};
-pub use counts::Counts;
+pub use counts::{Counts, WITHIN};
 pub use engine::Allocator;
 pub use inspect::{InspectError, Inspected, inspect};
 pub use logs::{Level, LogLine, LogPage};

@@ -281,3 +281,89 @@ pub struct Services {
     /// Where values lie.
     pub state: Arc<dyn State>,
 }
+
+impl Services {
+    /// For plugins that have nothing around them: whatever they ask for is denied.
+    pub fn none() -> Self {
+        Self {
+            secrets: Arc::new(Nothing),
+            egress: Arc::new(Nothing),
+            state: Arc::new(Nothing),
+        }
+    }
+}
+
+struct Nothing;
+
+fn nothing<T>() -> Result<T, GuestError> {
+    let what = "there is nothing around this plugin";
+    Err(GuestError::new(ErrorKind::Denied, "denied.nothing", what))
+}
+
+#[async_trait]
+impl Secrets for Nothing {
+    async fn open(&self, _: &CallContext, _: &Name) -> Result<Secret, GuestError> {
+        nothing()
+    }
+}
+
+#[async_trait]
+impl Egress for Nothing {
+    async fn send(
+        &self,
+        _: &CallContext,
+        _: HttpRequest,
+        _: Vec<Credential>,
+    ) -> Result<HttpResponse, GuestError> {
+        nothing()
+    }
+
+    async fn datagrams(
+        &self,
+        _: &CallContext,
+        _: &str,
+        _: Option<&str>,
+    ) -> Result<Box<dyn Datagrams>, GuestError> {
+        nothing()
+    }
+
+    async fn wake_on_lan(
+        &self,
+        _: &CallContext,
+        _: &str,
+        _: Option<&str>,
+    ) -> Result<(), GuestError> {
+        nothing()
+    }
+}
+
+#[async_trait]
+impl State for Nothing {
+    async fn get(&self, _: &CallContext, _: &str) -> Result<Option<StateEntry>, GuestError> {
+        nothing()
+    }
+
+    async fn put(
+        &self,
+        _: &CallContext,
+        _: &str,
+        _: Vec<u8>,
+        _: Option<u64>,
+    ) -> Result<u64, GuestError> {
+        nothing()
+    }
+
+    async fn delete(&self, _: &CallContext, _: &str) -> Result<(), GuestError> {
+        nothing()
+    }
+
+    async fn keys(
+        &self,
+        _: &CallContext,
+        _: &str,
+        _: Option<&str>,
+        _: u32,
+    ) -> Result<Vec<String>, GuestError> {
+        nothing()
+    }
+}

@@ -239,6 +239,10 @@ impl Instance for Running {
             ("wall_ms".to_owned(), millis(counts.wall)),
             ("log_lines_dropped".to_owned(), counts.lines_dropped),
         ]);
+        let within = plugin_host::WITHIN.iter().zip(counts.within);
+        counters.extend(
+            within.map(|(bound, count)| (format!("within_ms.{}", bound.as_millis()), count)),
+        );
         let failed = counts.failed.into_iter();
         counters.extend(failed.map(|(code, count)| (format!("failed.{code}"), count)));
         counters

@@ -22,10 +22,17 @@ struct CallLabels {
     outcome: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WithinLabels {
+    plugin: String,
+    milliseconds: String,
+}
+
 /// Figures of plugins and notifications.
 #[derive(Clone, Debug, Default)]
 pub struct PluginMetrics {
     calls: Family<CallLabels, Gauge>,
+    within: Family<WithinLabels, Gauge>,
     cpu_ms: Family<PluginLabel, Gauge>,
     running: Family<PluginLabel, Gauge>,
     quarantined: Family<PluginLabel, Gauge>,
@@ -41,6 +48,11 @@ impl PluginMetrics {
             "plugin_calls",
             "Calls of a plugin since it was loaded: answered, or failed for a reason",
             self.calls.clone(),
+        );
+        registry.register(
+            "plugin_calls_within",
+            "Calls of a plugin since it was loaded that answered within so many milliseconds",
+            self.within.clone(),
         );
         registry.register(
             "plugin_cpu_milliseconds",
@@ -92,6 +104,7 @@ impl PluginMetrics {
             family.clear();
         }
         self.calls.clear();
+        self.within.clear();
         let tables = app.catalog.read();
         self.waiting.set(whole(tables.signals.len() as u64));
         self.lost.set(whole(app.outbox.lost()));
@@ -117,9 +130,20 @@ impl PluginMetrics {
                         continue;
                     }
                     "answered" => name,
-                    other => match other.strip_prefix("failed.") {
-                        Some(code) => code.to_owned(),
-                        None => continue,
+                    other => match (
+                        other.strip_prefix("failed."),
+                        other.strip_prefix("within_ms."),
+                    ) {
+                        (Some(code), _) => code.to_owned(),
+                        (None, Some(bound)) => {
+                            let labels = WithinLabels {
+                                plugin: plugin.name.to_string(),
+                                milliseconds: bound.to_owned(),
+                            };
+                            self.within.get_or_create(&labels).set(whole(value));
+                            continue;
+                        }
+                        (None, None) => continue,
                     },
                 };
                 let plugin = plugin.name.to_string();
@@ -150,6 +174,11 @@ impl PluginMetrics {
             outcome,
         };
         self.calls.get_or_create(&labels).set(0);
+        let labels = WithinLabels {
+            plugin: plugin(),
+            milliseconds: "5".to_owned(),
+        };
+        self.within.get_or_create(&labels).set(0);
         for family in [
             &self.cpu_ms,
             &self.running,

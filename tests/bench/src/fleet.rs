@@ -250,5 +250,14 @@ fn facts(number: usize) -> Facts {
         agent_version: env!("CARGO_PKG_VERSION").into(),
         booted_at_secs: 1_700_000_000,
         exporters: Vec::new(),
+        macs: vec![format!(
+            "02:00:00:{:02x}:{:02x}:{:02x}",
+            number >> 16,
+            (number >> 8) & 255,
+            number & 255
+        )],
+        serial: format!("S{number:08}"),
+        system_uuid: format!("4c4c4544-0000-2010-8020-{number:012x}"),
+        asset_tag: String::new(),
     }
 }

@@ -32,6 +32,7 @@ pub(crate) struct Gateway {
     // Stops before its folder goes.
     process: RefCell<Option<Daemon>>,
     program: PathBuf,
+    more: String,
     folder: Scratch,
     quic: SocketAddr,
     http: SocketAddr,
@@ -45,9 +46,15 @@ impl Gateway {
     /// Starts one on a fresh folder and claims it. Its hosts are asked for a heartbeat each
     /// `heartbeat`.
     pub(crate) fn start(program: &Path, heartbeat: Duration) -> Result<Self> {
+        Self::start_with(program, heartbeat, "")
+    }
+
+    /// With more sections of its configuration.
+    pub(crate) fn start_with(program: &Path, heartbeat: Duration, more: &str) -> Result<Self> {
         let mut gateway = Self {
             process: RefCell::new(None),
             program: program.to_owned(),
+            more: more.to_owned(),
             folder: Scratch::new()?,
             quic: free_address()?,
             http: free_address()?,
@@ -189,6 +196,26 @@ impl Gateway {
         ))
     }
 
+    pub(crate) fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        block_on(http::call(
+            self.http,
+            &http::request("PUT", path, &self.key, &body.to_string()),
+        ))
+    }
+
+    /// Posts bytes.
+    pub(crate) fn upload(&self, path: &str, body: &[u8]) -> Result<Value> {
+        let mut request = http::head(
+            "POST",
+            path,
+            &self.key,
+            "application/octet-stream",
+            body.len(),
+        );
+        request.extend_from_slice(body);
+        block_on(http::call(self.http, &request))
+    }
+
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value> {
         block_on(http::call(
             self.http,
@@ -218,11 +245,12 @@ impl Gateway {
              insecure_http_listen = \"{}\"\n\
              [limits]\nrequests_per_key_per_second = 1000000000\n\
              requests_per_key_burst = 1000000000\n\
-             enrolments_per_source_per_minute = 1000000\nconnections_per_source = 100000\n",
+             enrolments_per_source_per_minute = 1000000\nconnections_per_source = 100000\n{}",
             self.state().display(),
             self.quic,
             self.url(),
             self.http,
+            self.more,
         )
     }
 }

@@ -105,15 +105,21 @@ impl Connection {
 
 /// A request as bytes.
 pub(crate) fn request(method: &str, path: &str, key: &str, body: &str) -> Vec<u8> {
+    let mut request = head(method, path, key, "application/json", body.len());
+    request.extend_from_slice(body.as_bytes());
+    request
+}
+
+/// What stands before a body of this length.
+pub(crate) fn head(method: &str, path: &str, key: &str, kind: &str, length: usize) -> Vec<u8> {
     let authorization = if key.is_empty() {
         String::new()
     } else {
         format!("authorization: Bearer {key}\r\n")
     };
-    let length = body.len();
     format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{authorization}\
-         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+         content-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
     )
     .into_bytes()
 }

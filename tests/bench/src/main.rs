@@ -48,6 +48,7 @@ bench --gateway FILE --agent FILE [ROW..] [options]
   --agents N      connections of the rows that compare connections; 4000 unless told
   --gateway FILE  the release build of loopback-gateway
   --agent FILE    the static loopback-agent
+  --plugins DIR   the components of `cargo xtask plugins`
 ";
 
 fn main() -> ExitCode {
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     let mut args = Parser::from_env();
     let mut chosen: Vec<&Row> = Vec::new();
-    let (mut gateway, mut agent) = (PathBuf::new(), PathBuf::new());
+    let (mut gateway, mut agent, mut plugins) = (PathBuf::new(), PathBuf::new(), PathBuf::new());
     let (mut rounds, mut agents, mut json) = (3, 4000, false);
     process::raise_file_limit();
     while let Some(arg) = args.next()? {
@@ -92,6 +93,7 @@ fn run() -> Result<ExitCode> {
             Arg::Long("agents") => agents = args.value()?.parse()?,
             Arg::Long("gateway") => gateway = args.value()?.into(),
             Arg::Long("agent") => agent = args.value()?.into(),
+            Arg::Long("plugins") => plugins = args.value()?.into(),
             Arg::Short('h') | Arg::Long("help") => {
                 print!("{HELP}");
                 return Ok(ExitCode::SUCCESS);
@@ -104,6 +106,7 @@ fn run() -> Result<ExitCode> {
     let bench = Bench {
         gateway: gateway.canonicalize().context("--gateway FILE")?,
         agent: agent.canonicalize().context("--agent FILE")?,
+        plugins,
         rounds,
         agents,
     };

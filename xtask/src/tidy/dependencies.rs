@@ -83,7 +83,10 @@ pub(super) const HOUSE: Table = Table {
         ("tests", All),
         ("fuzz", All),
         ("bench", All),
-        ("providers", Just(&["model", "plugin-host", "egress", "e2e"])),
+        (
+            "providers",
+            Just(&["model", "plugin-host", "egress", "e2e"]),
+        ),
     ],
     only: &[
         // The bench runs the bare engine beside ours.

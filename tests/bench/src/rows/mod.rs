@@ -7,6 +7,8 @@ mod fleet_size;
 mod gateway_idle;
 mod growth;
 mod links;
+mod plugin_call;
+mod plugins;
 mod reads;
 mod storm;
 mod writes;
@@ -24,6 +26,8 @@ pub(crate) struct Bench {
     pub(crate) gateway: PathBuf,
     /// The static agent.
     pub(crate) agent: PathBuf,
+    /// A folder of components.
+    pub(crate) plugins: PathBuf,
     /// How often ours and the peer are measured by turns.
     pub(crate) rounds: usize,
     /// Connections of the rows that compare connections.
@@ -93,6 +97,16 @@ pub(crate) const ROWS: &[Row] = &[
         name: "output",
         measures: "1 GB of one command's output, beside ssh host cat",
         run: exec::output,
+    },
+    Row {
+        name: "plugin-call",
+        measures: "one call of a plugin, beside a bare typed call and fork and exec; loading from the cache",
+        run: plugin_call::run,
+    },
+    Row {
+        name: "plugins",
+        measures: "20 plugins in a gateway: calls while agents beat, and how soon they are there after a start",
+        run: plugins::run,
     },
     Row {
         name: "growth",
