@@ -101,6 +101,12 @@ impl Needs {
         ..Self::INSTALLED_HOSTS
     };
 
+    /// Hosts that install a released agent, and plugins that turn them on and off.
+    pub const POWERED_HOSTS: Self = Self {
+        plugins: true,
+        ..Self::INSTALLED_HOSTS
+    };
+
     /// Gateway and CLI as processes of this machine, and plugins.
     pub const PLUGINS: Self = Self {
         plugins: true,

@@ -178,6 +178,11 @@ impl Host {
         teardown::end_processes(&self.cgroups())
     }
 
+    /// Whether anything of it runs.
+    pub fn is_running(&self) -> bool {
+        !teardown::processes(&self.cgroups()).is_empty()
+    }
+
     /// Switches the host on and waits until it has booted.
     pub fn power_on(&self) -> Result<()> {
         self.link_up()?;

@@ -14,6 +14,7 @@ mod lab;
 mod lossy_link;
 mod monitoring;
 mod plugins;
+mod power;
 mod power_loss;
 mod process;
 mod reboot;
@@ -137,6 +138,12 @@ pub const ALL: &[Scenario] = &[
         "a new authority is trusted, signs, and the old one goes once nobody needs it",
         Needs::INSTALLED_HOSTS,
         ca_rotation::run,
+    ),
+    scenario(
+        "power",
+        "a controller stops, boots and resets a host; agents prove it, and each thing is told once",
+        Needs::POWERED_HOSTS,
+        power::run,
     ),
     scenario(
         "monitoring",
