@@ -33,6 +33,7 @@ const COMPONENTS: &[(&str, Language)] = &[
     ("plugins/install-default", Language::Rust),
     ("plugins/notify-webhook", Language::Rust),
     ("plugins/policy-window", Language::Rust),
+    ("plugins/power-redfish", Language::Rust),
     ("examples/plugins/rust-installer", Language::Rust),
     ("examples/plugins/rust-policy", Language::Rust),
     ("examples/plugins/js-installer", Language::Js),
@@ -127,6 +128,14 @@ pub(crate) fn build(workspace: &Workspace, wanted: &[&str]) -> Result<PathBuf> {
         if folder.join("tests").exists() {
             let mut test = Command::new(&kit);
             test.arg("test")
+                .arg(&folder)
+                .arg("--component")
+                .arg(&component);
+            watch(&mut test)?;
+        }
+        if folder.join("tests/conformance.toml").exists() {
+            let mut test = Command::new(&kit);
+            test.args(["test", "--conformance", "power"])
                 .arg(&folder)
                 .arg("--component")
                 .arg(&component);
