@@ -23,14 +23,24 @@ pub mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use gateway_core::power::Agent;
+use gateway_core::power::operation::Phase;
+use gateway_store::Key;
 use model::Timestamp;
 use model::ids::HostId;
 
 use self::provider::Providers;
+use self::records::{PowerBulkRecordV1, PowerOperationRecordV1};
 use crate::app::App;
+use crate::error::Result;
+use crate::reconcile::housekeeping::delete;
 use crate::state::catalog::Tables;
+use crate::state::records::key_of;
+
+/// Operations are shown for this long after their end.
+const KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// What is shared of power beside the catalog.
 #[derive(Debug, Default)]
@@ -87,4 +97,22 @@ pub(crate) fn agent_of(app: &App, tables: &Tables, host: HostId) -> Agent {
             }
         }
     }
+}
+
+/// Forgets operations and bulks that ended long ago; the audit trail remembers them.
+pub(crate) async fn forget_old(app: &App) -> Result<()> {
+    let horizon = app.now().saturating_sub(KEPT);
+    let old: Vec<Key> = {
+        let tables = app.catalog.read();
+        let operations = tables.power.operations.values().filter(|record| {
+            matches!(&record.operation.phase, Phase::Ended(outcome) if outcome.at < horizon)
+        });
+        let bulks = tables.power.bulks.values();
+        let bulks = bulks.filter(|record| record.ended.is_some_and(|(_, at)| at < horizon));
+        operations
+            .map(|record| key_of::<PowerOperationRecordV1>(record.id))
+            .chain(bulks.map(|record| key_of::<PowerBulkRecordV1>(record.id)))
+            .collect()
+    };
+    delete(app, &old).await
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use gateway_store::{Item, Key, Record as _};
 use model::ids::{HostId, PowerBulkId, PowerOperationId, WorkspaceId};
+use model::power::PowerState;
 
 use super::records::{
     PowerBulkRecordV1, PowerOperationRecordV1, PowerSeenRecordV1, PowerTargetRecordV1,
@@ -33,6 +34,16 @@ impl PowerTables {
     pub fn open_on(&self, host: HostId) -> impl Iterator<Item = &Kept<PowerOperationRecordV1>> {
         let ids = self.open.get(&host).into_iter().flatten();
         ids.filter_map(|id| self.operations.get(id))
+    }
+
+    /// Whether a host's silence is no surprise: it is being turned off or restarted, or is off.
+    pub fn explains_absence(&self, host: HostId) -> bool {
+        let is_down = |state| matches!(state, PowerState::Off | PowerState::PoweringOff);
+        let seen = self.seen.get(&host).and_then(|kept| kept.seen.as_ref());
+        seen.is_some_and(|seen| is_down(seen.state))
+            || self.open_on(host).any(|record| {
+                record.operation.action.interrupts() && !record.operation.is_untouched()
+            })
     }
 
     /// Everything that goes on or waits; what is first on its host comes with `true`.

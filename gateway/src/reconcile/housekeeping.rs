@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::command::retention;
 use crate::error::Result;
 use crate::policy::records::ApprovalRecordV1;
+use crate::power;
 use crate::state::change::{Origin, history};
 use crate::state::edit::{edit, edit_host};
 use crate::state::records::{
@@ -131,6 +132,7 @@ async fn slowly(app: &App) -> Result<()> {
     last_seen(app).await?;
     prune_answers(app).await?;
     prune_approvals(app).await?;
+    power::forget_old(app).await?;
     prune_histories(app).await?;
     retention::forget_old(app).await
 }

@@ -106,7 +106,8 @@ async fn pass(app: &Arc<App>, brake: &mut StormBrake) -> Look {
                 .unwrap_or_default();
             let looked = app.links.observe(record.id, seen, &thresholds, now);
             let planned = seen.is_some_and(|seen| seen.said_goodbye)
-                || record.maintenance.as_ref().is_some_and(|it| now < it.until);
+                || record.maintenance.as_ref().is_some_and(|it| now < it.until)
+                || tables.power.explains_absence(record.id);
             let note = survey.see(&Sight {
                 connectivity: looked.connectivity,
                 before: looked.before,

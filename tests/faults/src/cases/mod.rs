@@ -12,6 +12,7 @@ mod io;
 mod kill;
 mod pause;
 mod power;
+mod power_operations;
 mod slow;
 mod support;
 
@@ -104,6 +105,13 @@ pub const ALL: &[Case] = &[
         commands::random_kills_on_hosts,
     )
     .needing(Needs::INSTALLED_HOSTS),
+    case(
+        "power-operations",
+        &[],
+        "the gateway is killed at any moment of operations on power, whose controller loses answers",
+        power_operations::killed_at_every_step,
+    )
+    .needing(Needs::PLUGINS),
     case(
         "agent-kill",
         &[39],
