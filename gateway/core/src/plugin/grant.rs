@@ -1,5 +1,6 @@
 //! What a grant must be to mean something.
 
+use model::names::Name;
 use model::plugin::{Grant, Needs, Pin};
 
 /// Why a grant is refused.
@@ -97,7 +98,7 @@ pub fn check_grant(grant: &Grant, needs: &[&Needs]) -> Result<(), GrantFault> {
         if let Some(name) = rule
             .secrets
             .iter()
-            .find(|name| !grant.secrets.contains_key(*name))
+            .find(|name| !grant.secrets.contains_key(*name) && !of_targets(needs, name))
         {
             return fault(at, &format!("the grant has no secret `{name}`"));
         }
@@ -136,6 +137,12 @@ pub fn check_grant(grant: &Grant, needs: &[&Needs]) -> Result<(), GrantFault> {
         return fault("state.keys".into(), "must be 0 to 10000");
     }
     Ok(())
+}
+
+/// Whether each target may bring a secret of this name, so that the grant need not.
+fn of_targets(needs: &[&Needs], name: &Name) -> bool {
+    let mut secrets = needs.iter().flat_map(|needs| &needs.secrets);
+    secrets.any(|need| need.per_target && need.name == *name)
 }
 
 fn is_pin(Pin(text): &Pin) -> bool {
