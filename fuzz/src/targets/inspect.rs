@@ -79,7 +79,7 @@ fn seeds() -> Vec<Vec<u8>> {
         .map(|(export, import)| component(export, import, &[MANIFEST]))
         .collect();
     let (export, import) = KINDS[1];
-    let needs = r#"{"format":1,"name":"x","version":"1.0.0","description":"d","needs":{"hosts":[{"name":"api","reason":"r"}],"secrets":[{"name":"token","reason":"r"}],"limits":{"memory_bytes":1048576}}}"#;
+    let needs = r#"{"format":1,"name":"x","version":"1.0.0","description":"d","needs":{"http":[{"name":"api","purpose":"r"}],"secrets":[{"name":"token","purpose":"r"}],"limits":{"memory_bytes":1048576}}}"#;
     seeds.extend([
         component(export, import, &[needs]),
         component(export, import, &[MANIFEST, MANIFEST]),
