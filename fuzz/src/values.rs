@@ -10,8 +10,10 @@ use serde::de::{
 };
 use serde::{Deserializer, forward_to_deserialize_any};
 
-/// What all values of one input may hold together: more than any limit under test.
-const MOST: usize = 4 << 20;
+/// What all values of one input may hold together, bytes of texts and items of lists: more than any
+/// limit under test.
+const TEXT: usize = 2 << 20;
+const ITEMS: usize = 1 << 16;
 
 /// Letters of long texts: plain, of two and four bytes, and those that drive a terminal.
 const LETTERS: [char; 8] = ['x', '"', 'é', '\u{1f600}', '\u{1b}', '\n', '\u{202e}', '\0'];
@@ -20,7 +22,8 @@ const LETTERS: [char; 8] = ['x', '"', 'é', '\u{1f600}', '\u{1b}', '\n', '\u{202
 #[derive(Debug)]
 pub(crate) struct Values<'a> {
     rest: &'a [u8],
-    left: usize,
+    text: usize,
+    items: usize,
     secret: &'a str,
 }
 
@@ -28,7 +31,8 @@ impl<'a> Values<'a> {
     pub(crate) fn new(input: &'a [u8], secret: &'a str) -> Self {
         Self {
             rest: input,
-            left: MOST,
+            text: TEXT,
+            items: ITEMS,
             secret,
         }
     }
@@ -56,8 +60,8 @@ impl<'a> Values<'a> {
             many @ 0xf0.. => 1 << (many & 0x0f),
             some => usize::from(some % 16),
         };
-        let wanted = wanted.min(self.left);
-        self.left -= wanted;
+        let wanted = wanted.min(self.items);
+        self.items -= wanted;
         wanted
     }
 
@@ -69,8 +73,8 @@ impl<'a> Values<'a> {
             match kind {
                 0xe0.. => {
                     let letter = LETTERS[usize::from(self.byte()) % LETTERS.len()];
-                    let count = (1usize << (kind & 0x0f)).min(self.left);
-                    self.left -= count;
+                    let count = (1usize << (kind & 0x0f)).min(self.text);
+                    self.text -= count;
                     text.extend(std::iter::repeat_n(letter, count));
                 }
                 0xd0..0xe0 => text.push_str(self.secret),

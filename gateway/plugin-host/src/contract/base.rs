@@ -127,6 +127,29 @@ pub(crate) fn json<T: serde::Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
+/// How many bytes a value has, written down, without writing it: one that is too large is not to
+/// be made again in a larger form first.
+pub(crate) fn written<T: serde::Serialize>(value: &T) -> usize {
+    struct Count(usize);
+
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        Err(_) => usize::MAX,
+    }
+}
+
 /// How many bytes an error holds.
 pub(crate) fn error_weight(error: &types::Error) -> usize {
     let details = error.details.iter().map(|kv| kv.key.len() + kv.value.len());

@@ -30,7 +30,7 @@ use wasmtime::component::Instance;
 
 use self::loopback::power::types;
 use super::base::words::loopback::base::types::{Diagnostic, Error, Kv};
-use super::base::{error_weight, findings, guest, json};
+use super::base::{error_weight, findings, guest, json, written};
 use super::{AnotherKind, Exports, KindExports};
 use crate::host::line;
 use crate::reason::Reason;
@@ -96,7 +96,7 @@ macro_rules! step {
             fn weight(raw: &Self::Raw) -> usize {
                 match raw {
                     // As it is written down: within a small factor of what it holds.
-                    Ok(output) => json(output).to_string().len(),
+                    Ok(output) => written(output),
                     Err(error) => error_weight(error),
                 }
             }
