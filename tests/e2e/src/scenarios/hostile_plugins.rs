@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{plugins::package, support::JOIN};
 use crate::{
-    product::{Agent, Launch, Programs, WORKSPACE, World},
+    product::{Agent, Cli, Launch, Programs, WORKSPACE, World},
     say, sh,
     wait::{self, Look},
 };
@@ -241,13 +241,15 @@ impl Story<'_> {
 
     /// Asks all policies for a minute, and looks meanwhile.
     fn fire(&self) -> Result<Measured> {
+        // Threads have the command line, and not the world.
+        let cli = self.world.cli();
         let (stop, asked, allowed) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
         thread::scope(|scope| {
             for _ in 0..CALLERS {
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) {
                         let args = ["token", "create", "-w", WORKSPACE];
-                        let Ok(output) = self.world.cli().run(&args) else {
+                        let Ok(output) = cli.run(&args) else {
                             continue;
                         };
                         asked.fetch_add(1, Ordering::Relaxed);
@@ -260,9 +262,9 @@ impl Story<'_> {
             let watched = scope.spawn(|| {
                 let mut seen = BTreeMap::new();
                 while !stop.load(Ordering::Relaxed) {
-                    self.tend(&mut seen)?;
+                    tend(cli, &mut seen)?;
                 }
-                self.tend(&mut seen)?;
+                tend(cli, &mut seen)?;
                 Ok::<_, anyhow::Error>(seen)
             });
             let began = Instant::now();
@@ -319,35 +321,6 @@ impl Story<'_> {
         Ok(kib.context("the kernel counts memory")?.parse::<u64>()? << 10)
     }
 
-    /// Looks at each plugin as an operator would, and turns on what was turned off.
-    fn tend(&self, seen: &mut BTreeMap<String, Seen>) -> Result<()> {
-        for name in GUESTS.iter().map(|(name, _)| *name).chain(["good"]) {
-            let shown = self.show(name)?;
-            let seen = seen.entry(name.to_owned()).or_default();
-            let counters = shown["running"]["counters"].as_object();
-            for (counter, count) in counters.into_iter().flatten() {
-                if count.as_u64() > Some(0) {
-                    let word = counter.strip_prefix("failed.").unwrap_or(counter);
-                    seen.words.insert(word.to_owned());
-                }
-            }
-            if let Some(answered) = shown["running"]["counters"]["answered"].as_u64() {
-                seen.answered = answered;
-            }
-            if shown["state"] == "quarantined" {
-                seen.quarantines += 1;
-                let reason = shown["quarantine"]["reason"].as_str().unwrap_or_default();
-                reason.clone_into(&mut seen.reason);
-                let code = reason.strip_prefix('[').and_then(|it| it.split_once(']'));
-                if let Some((code, _)) = code {
-                    seen.words.insert(code.to_owned());
-                }
-                self.cli(&["plugin", "enable", name])?;
-            }
-        }
-        Ok(())
-    }
-
     fn nobody_was_late(&self, agents: usize) -> Result<()> {
         let hosts = self.world.listed()?;
         ensure!(hosts.len() == agents, "{} hosts", hosts.len());
@@ -360,6 +333,35 @@ impl Story<'_> {
         }
         Ok(())
     }
+}
+
+/// Looks at each plugin as an operator would, and turns on what was turned off.
+fn tend(cli: &Cli, seen: &mut BTreeMap<String, Seen>) -> Result<()> {
+    for name in GUESTS.iter().map(|(name, _)| *name).chain(["good"]) {
+        let shown = cli.json(&["plugin", "show", name])?;
+        let seen = seen.entry(name.to_owned()).or_default();
+        let counters = shown["running"]["counters"].as_object();
+        for (counter, count) in counters.into_iter().flatten() {
+            if count.as_u64() > Some(0) {
+                let word = counter.strip_prefix("failed.").unwrap_or(counter);
+                seen.words.insert(word.to_owned());
+            }
+        }
+        if let Some(answered) = shown["running"]["counters"]["answered"].as_u64() {
+            seen.answered = answered;
+        }
+        if shown["state"] == "quarantined" {
+            seen.quarantines += 1;
+            let reason = shown["quarantine"]["reason"].as_str().unwrap_or_default();
+            reason.clone_into(&mut seen.reason);
+            let code = reason.strip_prefix('[').and_then(|it| it.split_once(']'));
+            if let Some((code, _)) = code {
+                seen.words.insert(code.to_owned());
+            }
+            cli.text(&["plugin", "enable", name])?;
+        }
+    }
+    Ok(())
 }
 
 impl Measured {
