@@ -235,10 +235,13 @@ fn ids_of(receiver: &Played) -> Vec<String> {
 }
 
 async fn audited(gateway: &TestGateway, action: &str) -> Vec<Value> {
-    let page = owner(gateway, "GET", "/v1/audit?limit=100", None).await;
+    let page = owner(gateway, "GET", "/v1/audit?limit=1000", None).await;
     let entries = page["items"].as_array().expect("a list").iter();
-    let found = entries.filter(|entry| entry["action"] == action);
-    found.cloned().collect()
+    let entries = entries.map(|item| {
+        let body = item["body"].as_str().expect("a text");
+        serde_json::from_str::<Value>(body).expect("JSON")
+    });
+    entries.filter(|entry| entry["action"] == action).collect()
 }
 
 #[tokio::test]

@@ -126,8 +126,9 @@ mod tests {
         error.details = vec![kv; 100];
         let heard = from_words(error);
         assert_eq!(heard.code, "invalid_code");
-        // Three bytes in place of the escape, and no half of the last letter.
-        assert_eq!(heard.message.len(), MESSAGE_BYTES - 1);
+        // In bytes, and no half of the last letter: the escape's place takes three, `[2J` as many.
+        assert_eq!(heard.message.len(), MESSAGE_BYTES);
+        assert_eq!(line("aé", 2), "a");
         assert_eq!(heard.retry_after, Some(RETRY_AFTER_MOST));
         assert!(!heard.message.contains('\x1b'));
         assert_eq!(heard.details.len(), DETAILS);
