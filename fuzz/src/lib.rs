@@ -21,6 +21,7 @@
 
 pub mod corpus;
 mod targets;
+mod values;
 
 /// Something that reads bytes of strangers.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +57,8 @@ pub const ALL: &[Target] = &[
     targets::audit_export::TARGET,
     targets::exporter::TARGET,
     targets::diagnose::TARGET,
+    targets::inspect::TARGET,
+    targets::guest_values::TARGET,
 ];
 
 /// The target of this name.

@@ -99,6 +99,12 @@ permissions! {
     DeploymentPluginRemove "deployment.plugin.remove",
     /// Read what plugins log.
     DeploymentPluginLogRead "deployment.plugin.log.read",
+    /// See events that were given up for notifiers.
+    DeploymentPluginDeadLetterList "deployment.plugin.dead_letter.list",
+    /// Have events that were given up delivered again.
+    DeploymentPluginDeadLetterRedeliver "deployment.plugin.dead_letter.redeliver",
+    /// Throw events away that were given up.
+    DeploymentPluginDeadLetterDiscard "deployment.plugin.dead_letter.discard",
 
     /// Make projects.
     ProjectCreate "project.create",

@@ -9,7 +9,7 @@ use gateway::signal::delivery::{Event, Notifier, Notifiers};
 use gateway_core::signal::Outcome;
 use model::ids::WorkspaceId;
 use model::tenancy::Environment;
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{TestGateway, until};
 
 /// A receiver that is up, down, or does not want some.
@@ -18,11 +18,13 @@ struct Played {
     down: Mutex<bool>,
     got: Mutex<Vec<Event>>,
     attempts: Mutex<u32>,
+    wants_tokens: Mutex<bool>,
 }
 
 impl Played {
     fn enable_in(gateway: &TestGateway, name: &str) -> Arc<Self> {
         let played = Arc::new(Self::default());
+        *played.wants_tokens.lock().expect("nobody panics") = true;
         let notifier: Arc<dyn Notifier> = Arc::clone(&played) as _;
         let mut notifiers = gateway.app.notifiers.borrow().clone().unwrap_or_default();
         notifiers.insert(name.parse().expect("a name"), notifier);
@@ -50,7 +52,8 @@ impl Notifier for Played {
         }
         let mut got = self.got.lock().expect("nobody panics");
         let outcomes = events.iter().map(|event| {
-            if event.event.body.contains("poison") {
+            let wanted = *self.wants_tokens.lock().expect("nobody panics");
+            if event.event.kind == "audit.agent_token.create" && !wanted {
                 let code = "http.400".to_owned();
                 return Outcome::Hopeless { code };
             }
@@ -180,4 +183,155 @@ async fn nothing_waits_while_nobody_is_to_be_told() {
     })
     .await
     .expect("nothing in the way");
+}
+
+async fn owner(gateway: &TestGateway, method: &str, path: &str, body: Option<Value>) -> Value {
+    let owner = gateway.owner.clone();
+    gateway
+        .expect(&owner, method, path, body, 200)
+        .await
+        .expect("nothing in the way")
+}
+
+const LETTERS: &str = "/v1/plugins/pager/dead-letters";
+
+/// A gateway with a notifier that has given up this many events, whose ids are in order.
+async fn with_dead_letters(count: usize) -> (TestGateway, Arc<Played>, Vec<String>) {
+    let gateway = TestGateway::start().await.expect("nothing in the way");
+    let workspace = gateway
+        .workspace("prod", Environment::Production)
+        .await
+        .expect("nothing in the way")
+        .id;
+    let receiver = Played::enable_in(&gateway, "pager");
+    *receiver.wants_tokens.lock().expect("nobody panics") = false;
+    is_enabled(&gateway, "pager").await;
+    for number in 0..count {
+        token(&gateway, workspace, &format!("number {number}")).await;
+    }
+    let given_up = || {
+        let tables = gateway.app.catalog.read();
+        let sink = tables.sinks.get(&"pager".parse().expect("a name"));
+        sink.is_some_and(|sink| sink.dead == count as u64)
+    };
+    until("all to be given up", given_up)
+        .await
+        .expect("nothing in the way");
+    let page = owner(&gateway, "GET", LETTERS, None).await;
+    let ids = page["items"].as_array().expect("a list").iter();
+    let ids: Vec<_> = ids
+        .map(|letter| letter["event"].as_str().expect("an id").to_owned())
+        .collect();
+    assert_eq!(ids.len(), count, "{page}");
+    (gateway, receiver, ids)
+}
+
+fn ids_of(receiver: &Played) -> Vec<String> {
+    let got = receiver.got.lock().expect("nobody panics");
+    let tokens = got
+        .iter()
+        .filter(|event| event.event.kind == "audit.agent_token.create");
+    tokens.map(|event| event.id.clone()).collect()
+}
+
+async fn audited(gateway: &TestGateway, action: &str) -> Vec<Value> {
+    let page = owner(gateway, "GET", "/v1/audit?limit=1000", None).await;
+    let entries = page["items"].as_array().expect("a list").iter();
+    let entries = entries.map(|item| {
+        let body = item["body"].as_str().expect("a text");
+        serde_json::from_str::<Value>(body).expect("JSON")
+    });
+    entries.filter(|entry| entry["action"] == action).collect()
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_page_by_page_with_why() {
+    let (gateway, _receiver, ids) = with_dead_letters(3).await;
+    let first = owner(&gateway, "GET", &format!("{LETTERS}?limit=2"), None).await;
+    assert_eq!(first["items"][0]["event"], ids[0]);
+    assert_eq!(first["items"][0]["kind"], "audit.agent_token.create");
+    assert_eq!(first["items"][0]["code"], "http.400");
+    assert_eq!(first["items"][0]["sequence"], 1);
+    let after = first["next"].as_str().expect("there is more");
+    let rest = owner(&gateway, "GET", &format!("{LETTERS}?after={after}"), None).await;
+    assert_eq!(rest["items"].as_array().expect("a list").len(), 1);
+    assert_eq!(rest["items"][0]["event"], ids[2]);
+    assert_eq!(rest["next"], Value::Null);
+    let nobody = gateway
+        .call(
+            &gateway.owner,
+            "GET",
+            "/v1/plugins/nobody/dead-letters",
+            None,
+        )
+        .await
+        .expect("nothing in the way");
+    assert_eq!(nobody.status, 404, "{}", nobody.body);
+}
+
+#[tokio::test]
+async fn dead_letters_are_delivered_again_in_order_with_their_ids() {
+    let (gateway, receiver, ids) = with_dead_letters(3).await;
+    let path = format!("{LETTERS}/redeliver");
+    // The receiver does not want them still.
+    let came = owner(&gateway, "POST", &path, Some(json!({}))).await;
+    assert_eq!(came["delivered"], json!([]));
+    let failed = json!({ "event": ids[0], "code": "http.400" });
+    assert_eq!(came["failed"][0], failed);
+    assert_eq!(came["failed"].as_array().expect("a list").len(), 3);
+
+    // Away: the first failure ends it, nothing overtakes.
+    *receiver.down.lock().expect("nobody panics") = true;
+    let came = owner(&gateway, "POST", &path, Some(json!({}))).await;
+    assert_eq!(came["more"], true, "{came}");
+    *receiver.down.lock().expect("nobody panics") = false;
+
+    *receiver.wants_tokens.lock().expect("nobody panics") = true;
+    let one = Some(json!({ "event": ids[1] }));
+    let came = owner(&gateway, "POST", &path, one.clone()).await;
+    assert_eq!(came["delivered"], json!([ids[1]]));
+    let came = owner(&gateway, "POST", &path, Some(json!({}))).await;
+    assert_eq!(came["delivered"], json!([ids[0], ids[2]]));
+    assert_eq!(came["more"], false);
+    let expected = [&ids[1], &ids[0], &ids[2]].map(Clone::clone);
+    assert_eq!(ids_of(&receiver), expected);
+    let page = owner(&gateway, "GET", LETTERS, None).await;
+    assert_eq!(page["items"], json!([]));
+    let entries = audited(&gateway, "plugin.dead_letter.redeliver").await;
+    assert_eq!(entries.len(), 4, "{entries:?}");
+    let gone = gateway
+        .call(&gateway.owner, "POST", &path, one)
+        .await
+        .expect("nothing in the way");
+    assert_eq!(gone.status, 404, "{}", gone.body);
+}
+
+#[tokio::test]
+async fn dead_letters_are_thrown_away_when_somebody_says_so() {
+    let (gateway, receiver, ids) = with_dead_letters(3).await;
+    let path = format!("{LETTERS}/discard");
+    let one = Some(json!({ "event": ids[1] }));
+    let came = owner(&gateway, "POST", &path, one).await;
+    assert_eq!(came, json!({ "discarded": 1, "more": false }));
+    let page = owner(&gateway, "GET", LETTERS, None).await;
+    assert_eq!(page["items"][1]["event"], ids[2]);
+    let came = owner(&gateway, "POST", &path, Some(json!({}))).await;
+    assert_eq!(came["discarded"], 2);
+    let entries = audited(&gateway, "plugin.dead_letter.discard").await;
+    assert_eq!(entries.len(), 2, "{entries:?}");
+    assert!(ids_of(&receiver).is_empty());
+}
+
+#[tokio::test]
+async fn dead_letters_of_another_notifier_are_left_alone() {
+    let (gateway, _receiver, ids) = with_dead_letters(1).await;
+    let other = Played::enable_in(&gateway, "pager-2");
+    is_enabled(&gateway, "pager-2").await;
+    for action in ["redeliver", "discard"] {
+        let path = format!("/v1/plugins/pager-2/dead-letters/{action}");
+        owner(&gateway, "POST", &path, Some(json!({}))).await;
+    }
+    assert!(ids_of(&other).is_empty());
+    let page = owner(&gateway, "GET", LETTERS, None).await;
+    assert_eq!(page["items"][0]["event"], ids[0]);
 }

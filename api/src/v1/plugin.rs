@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use model::Timestamp;
+use model::ids::{HostId, WorkspaceId};
 use model::names::{Name, Text};
 use model::plugin::{Grant, Needs, PluginDigest, PluginKind, Ungranted, Widening};
 use schemars::JsonSchema;
@@ -57,7 +58,19 @@ endpoints! {
     /// Replace a plugin by another version that lies in a registry. One that needs more waits for approval.
     upgrade_plugin_from_registry UpgradePluginFromRegistry: POST "/v1/plugins/{plugin}/upgrade-from-registry", needs DeploymentPluginUpgrade,
         path OfPlugin, body UpgradeFromRegistry, reply 200 UpgradedPlugin, problems [BadSignature];
+    /// List the events that were given up for a notifier, oldest first.
+    list_dead_letters ListDeadLetters: GET "/v1/plugins/{plugin}/dead-letters", needs DeploymentPluginDeadLetterList, path OfPlugin, query Paging,
+        reply 200 Page<DeadLetter>;
+    /// Deliver events that were given up again, in their order and with their ids, until one fails.
+    redeliver_dead_letters RedeliverDeadLetters: POST "/v1/plugins/{plugin}/dead-letters/redeliver", needs DeploymentPluginDeadLetterRedeliver,
+        path OfPlugin, body WhichDeadLetters, reply 200 RedeliveredDeadLetters;
+    /// Throw events away that were given up.
+    discard_dead_letters DiscardDeadLetters: POST "/v1/plugins/{plugin}/dead-letters/discard", needs DeploymentPluginDeadLetterDiscard,
+        path OfPlugin, body WhichDeadLetters, reply 200 DiscardedDeadLetters;
 }
+
+/// Most dead letters that one request redelivers or discards; `more` says that others are left.
+pub const MAX_DEAD_LETTERS: usize = 1_000;
 
 /// A name that no plugin may have: it stands where the names of plugins do in paths.
 pub const RESERVED_NAME: &str = "from-registry";
@@ -208,8 +221,22 @@ pub struct RunningPlugin {
     pub digest: Option<PluginDigest>,
     /// Why it is not loaded.
     pub reason: Option<String>,
+    /// What it said when it was asked last, about once a minute.
+    #[serde(default)]
+    pub health: Option<LastHealth>,
     /// Counters of its calls since it was loaded, by their names.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// What a plugin said of how it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LastHealth {
+    /// When it was asked.
+    pub at: Timestamp,
+    /// Whether it answered, and found nothing wrong.
+    pub healthy: bool,
+    /// What it found.
+    pub findings: Vec<PluginFinding>,
 }
 
 /// Whether a plugin can be called.
@@ -369,4 +396,68 @@ pub struct UpgradeFromRegistry {
     /// Where it lies, as for a plugin to install.
     #[schemars(length(min = 1, max = 512))]
     pub reference: String,
+}
+
+/// An event that was given up for a notifier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadLetter {
+    /// The event's id, the same at every delivery.
+    pub event: String,
+    /// The number that it was delivered with.
+    pub sequence: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened: a dotted name.
+    pub kind: String,
+    /// `info`, `notice`, `warning` or `critical`.
+    pub severity: String,
+    /// For people: one line.
+    pub summary: String,
+    /// Its workspace; absent for what is the deployment's own.
+    pub workspace: Option<WorkspaceId>,
+    /// Its host, if it is about one.
+    pub host: Option<HostId>,
+    /// Why it was given up: a stable word.
+    pub code: String,
+    /// When.
+    pub given_up_at: Timestamp,
+}
+
+/// Which dead letters of a notifier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhichDeadLetters {
+    /// The one with this event's id; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub event: Option<String>,
+}
+
+/// How delivering again went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RedeliveredDeadLetters {
+    /// Ids of events that the notifier has now; they are no dead letters any more.
+    pub delivered: Vec<String>,
+    /// Those that the notifier does not want still, and the one at which it failed.
+    pub failed: Vec<FailedDeadLetter>,
+    /// Whether others are left that were not tried.
+    pub more: bool,
+}
+
+/// A dead letter that remains one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FailedDeadLetter {
+    /// The event's id.
+    pub event: String,
+    /// Why: a stable word.
+    pub code: String,
+}
+
+/// What was thrown away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DiscardedDeadLetters {
+    /// How many.
+    pub discarded: u64,
+    /// Whether others are left.
+    pub more: bool,
 }

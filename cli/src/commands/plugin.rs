@@ -1,5 +1,6 @@
 //! `loopback plugin`: what operators do with plugins, and the way to what authors do.
 
+mod dead_letters;
 mod grant;
 mod offline;
 mod show;
@@ -110,6 +111,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
+    /// Events that were given up for a notifier
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     #[command(flatten)]
     Offline(offline::Verb),
 }
@@ -185,6 +189,7 @@ pub(super) fn run(app: &mut App, command: Command) -> Result<(), Failure> {
             follow,
             limit,
         } => logs(app, &of(name), follow, limit),
+        Command::DeadLetters(command) => dead_letters::run(app, command),
     }
 }
 

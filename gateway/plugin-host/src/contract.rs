@@ -26,6 +26,10 @@ use crate::store::CallState;
 /// The version of the contract that this host speaks.
 pub(crate) const VERSION: &str = "0.1.0";
 
+/// What a component of any kind may export besides. One of another version is as good as none:
+/// nobody relies on it.
+const HEALTH: &str = "loopback:base/health@0.1.0";
+
 /// The interface that makes a component a plugin of a kind.
 pub(crate) fn export_of(kind: PluginKind) -> &'static str {
     match kind {
@@ -101,6 +105,8 @@ pub(crate) struct Exports {
     pub(crate) plugin: base::SharedIndices,
     /// What this kind exports.
     pub(crate) kind: KindExports,
+    /// How it is, where it can tell.
+    pub(crate) health: Option<base::health::WellIndices>,
 }
 
 /// See [`Exports`].
@@ -114,8 +120,12 @@ pub(crate) enum KindExports {
 impl Exports {
     /// Fails when a function is missing or has another type than in the contract.
     pub(crate) fn of(kind: PluginKind, pre: &InstancePre<CallState>) -> wasmtime::Result<Self> {
+        let tells = pre.component().get_export_index(None, HEALTH).is_some();
         Ok(Self {
             plugin: base::SharedIndices::new(pre)?,
+            health: tells
+                .then(|| base::health::WellIndices::new(pre))
+                .transpose()?,
             kind: match kind {
                 PluginKind::Installer => {
                     KindExports::Installer(installer::InstallerIndices::new(pre)?)

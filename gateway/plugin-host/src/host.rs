@@ -18,7 +18,7 @@ mod sign;
 mod state;
 mod task;
 
-pub(crate) use convert::{from_words, to_words};
+pub(crate) use convert::{from_words, line, to_words};
 #[expect(unreachable_pub, reason = "the generated code exports it again")]
 pub use datagram::Channel;
 
@@ -48,6 +48,23 @@ pub(crate) fn scrubbed(mut error: GuestError, scrubber: &crate::scrub::Scrubber)
     for (key, value) in &mut error.details {
         *key = scrubber.text(std::mem::take(key));
         *value = scrubber.text(std::mem::take(value));
+    }
+    error
+}
+
+/// What a plugin says, without values of secrets.
+pub(crate) fn words_scrubbed(
+    mut error: types::Error,
+    scrubber: &crate::scrub::Scrubber,
+) -> types::Error {
+    if scrubber.is_empty() {
+        return error;
+    }
+    error.code = scrubber.text(error.code);
+    error.message = scrubber.text(error.message);
+    for kv in &mut error.details {
+        kv.key = scrubber.text(std::mem::take(&mut kv.key));
+        kv.value = scrubber.text(std::mem::take(&mut kv.value));
     }
     error
 }

@@ -22,6 +22,10 @@ pub mod inspect;
 pub mod ports;
 pub mod record;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod breaker;
 mod cache;
 mod call_log;

@@ -16,6 +16,7 @@ use crate::cache::{Cache, Found};
 use crate::call_log::CallLog;
 use crate::compile::{CompileError, CompileLimits, compile};
 use crate::contract::base::Describe;
+use crate::contract::base::words::loopback::base::types;
 use crate::contract::{Exports, link};
 use crate::engine::{Allocator, Ticker, for_running};
 use crate::inspect::{COMPONENT_BYTES, InspectError, Inspected, inspect_within};
@@ -28,6 +29,8 @@ use crate::store::{CallState, Fresh, Operation as _};
 const SCHEMA_BYTES: usize = 256 << 10;
 /// Features that are looked at.
 const FEATURES: usize = 64;
+/// Bytes that are kept of each.
+const FEATURE_BYTES: usize = 128;
 
 /// How to run plugins.
 #[derive(Clone)]
@@ -127,6 +130,28 @@ pub struct Descriptor {
     pub config_schema: String,
     /// Optional behaviours.
     pub features: Vec<String>,
+}
+
+impl Descriptor {
+    pub(crate) fn of(described: types::Descriptor) -> Result<Self, LoadError> {
+        let schema = &described.config_schema;
+        if schema.len() > SCHEMA_BYTES {
+            let what = format!("its schema has more than {SCHEMA_BYTES} bytes");
+            return Err(LoadError::Descriptor(what));
+        }
+        if !schema.is_empty()
+            && let Err(error) = serde_json::from_str::<serde_json::Map<_, _>>(schema)
+        {
+            let what = format!("its schema is no JSON object: {error}");
+            return Err(LoadError::Descriptor(model::names::clean(&what, 500)));
+        }
+        let features = described.features.iter().take(FEATURES);
+        let features = features.map(|feature| crate::host::line(feature, FEATURE_BYTES));
+        Ok(Self {
+            features: features.collect(),
+            config_schema: described.config_schema,
+        })
+    }
 }
 
 /// Where compiled code came from.
@@ -347,31 +372,11 @@ impl Platform {
             .answer
             .and_then(|raw| Describe::finish(raw, &ended.scrubber))
             .map_err(LoadError::DryRun)?;
-        let schema = &described.config_schema;
-        if schema.len() > SCHEMA_BYTES {
-            let what = format!("its schema has more than {SCHEMA_BYTES} bytes");
-            return Err(LoadError::Descriptor(what));
-        }
-        if !schema.is_empty()
-            && let Err(error) = serde_json::from_str::<serde_json::Map<_, _>>(schema)
-        {
-            return Err(LoadError::Descriptor(format!(
-                "its schema is no JSON object: {error}"
-            )));
-        }
         Ok(Loaded {
             digest: inspected.digest,
             kind: inspected.kind,
             manifest: inspected.manifest,
-            descriptor: Descriptor {
-                config_schema: described.config_schema,
-                features: described
-                    .features
-                    .iter()
-                    .take(FEATURES)
-                    .map(|feature| model::names::clean(feature, 128))
-                    .collect(),
-            },
+            descriptor: Descriptor::of(described)?,
             origin,
             lines: ring.page(0, usize::MAX).lines,
             code: Arc::new(Code { pre, exports }),

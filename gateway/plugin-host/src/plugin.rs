@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 
 use crate::breaker::{Breaker, PLUGIN, Went};
 use crate::call_log::CallLog;
-use crate::contract::base::{CheckConfig, MigrateConfig, refused};
+use crate::contract::base::{CheckConfig, MigrateConfig, Probe, refused};
 use crate::contract::installer::Render;
 use crate::contract::notifier::Deliver;
 use crate::contract::policy::Decide;
@@ -28,7 +28,7 @@ use crate::platform::{Loaded, Platform};
 use crate::ports::{CallContext, GuestError, Services};
 use crate::reason::{Blame, CallError, Reason, Scope};
 use crate::record::{Recorder, Recording};
-use crate::store::{Fresh, Operation};
+use crate::store::{CallScope, Fresh, Operation};
 use crate::surroundings::{CredentialKey, Guards, Invocation, RealClock, Surroundings};
 use crate::{Diagnostic, installer, notifier, policy};
 
@@ -162,6 +162,16 @@ impl Plugin {
         self.call(Invocation::default(), CheckConfig { json }).await
     }
 
+    /// Whether it can tell how it is.
+    pub fn tells_health(&self) -> bool {
+        self.current.load().loaded.code.exports.health.is_some()
+    }
+
+    /// Asks a plugin that can tell how it is, with all that its grant allows.
+    pub async fn probe(&self, invocation: Invocation) -> Result<Vec<Diagnostic>, CallError> {
+        self.call(invocation, Probe).await
+    }
+
     /// The configuration of an earlier version, as this one wants it.
     pub async fn migrate_config(&self, from: &str, json: &str) -> Result<String, CallError> {
         let operation = MigrateConfig {
@@ -260,6 +270,7 @@ impl Plugin {
         match function {
             CheckConfig::FUNCTION => one::<CheckConfig>(self, invocation, read(input)).await,
             MigrateConfig::FUNCTION => one::<MigrateConfig>(self, invocation, read(input)).await,
+            Probe::FUNCTION => one(self, invocation, Ok(Probe)).await,
             Render::FUNCTION => one(self, invocation, read(input).map(Render)).await,
             Deliver::FUNCTION => one(self, invocation, read(input).map(Deliver)).await,
             Decide::FUNCTION => one(self, invocation, read(input).map(Decide)).await,
@@ -307,7 +318,8 @@ impl Plugin {
         if O::KIND.is_some_and(|kind| kind != current.loaded.kind) {
             return Err(Reason::WrongKind);
         }
-        if !O::PURE && !current.grant.workspaces.covers(invocation.workspace) {
+        let scoped = !O::PURE && O::SCOPE == CallScope::Workspace;
+        if scoped && !current.grant.workspaces.covers(invocation.workspace) {
             return Err(Reason::NotGranted);
         }
         let limits = current.grant.limits;

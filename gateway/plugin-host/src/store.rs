@@ -36,6 +36,15 @@ const HOST_CALL_BYTES: usize = 1 << 20;
 /// Bytes of a request's body: what `loopback:base/http` promises.
 pub(crate) const BODY_BYTES: usize = 4 << 20;
 
+/// For whom a function is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallScope {
+    /// For a workspace that the grant covers; for the deployment if it covers all.
+    Workspace,
+    /// For the plugin itself, whatever its grant covers.
+    Deployment,
+}
+
 /// A function of a plugin: how it is called, and what becomes of its answer.
 pub(crate) trait Operation: Send {
     /// As the component answers.
@@ -47,6 +56,8 @@ pub(crate) trait Operation: Send {
     const FUNCTION: &'static str;
     /// Whether only the log answers during it.
     const PURE: bool;
+    /// For whom it is called.
+    const SCOPE: CallScope = CallScope::Workspace;
     /// The kind that exports it; none if all do.
     const KIND: Option<PluginKind>;
 

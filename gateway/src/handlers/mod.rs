@@ -9,6 +9,7 @@ pub mod audit;
 pub mod certificate_authority;
 pub mod command;
 pub mod command_follow;
+pub mod dead_letter;
 pub mod diagnose;
 pub mod event;
 pub mod file;

@@ -26,6 +26,7 @@ use crate::http::call::Call;
 use crate::plugins::engine::Component;
 use crate::plugins::package::{self, Coming};
 use crate::plugins::{values, view};
+use crate::signal::dead;
 use crate::state::catalog::Kept;
 use crate::state::change::Entry;
 use crate::state::plugin_records::{
@@ -524,6 +525,7 @@ pub async fn remove_plugin(app: Arc<App>, call: Call<RemovePlugin>) -> Result<No
     let reply = call.finish(&app, batch, Nothing {}).await?;
     // What is left over when this is cut short goes before another of this name is installed.
     values::purge(&*app.store, &kept.name).await?;
+    dead::purge(&app, &kept.name).await?;
     Ok(reply)
 }
 
@@ -536,21 +538,10 @@ pub async fn check_plugin(app: Arc<App>, call: Call<CheckPlugin>) -> Result<Plug
         ));
     };
     let began = std::time::Instant::now();
-    let (healthy, findings) = match instance.probe().await {
-        Ok(findings) => (package::accepts(&findings) == Accepts::Yes, findings),
-        Err(fault) => {
-            crate::plugins::outcome::report(&app, &kept.name, &fault).await?;
-            let finding = PluginFinding {
-                severity: FindingSeverity::Error,
-                at: String::new(),
-                message: format!("[{}] {}", fault.code, fault.message),
-            };
-            (false, vec![finding])
-        }
-    };
+    let health = crate::plugins::outcome::ask(&app, &kept.name, &*instance).await?;
     Ok(PluginHealth {
-        healthy,
-        findings,
+        healthy: health.healthy,
+        findings: health.findings,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     })
 }

@@ -30,8 +30,9 @@ use axum::Router;
 
 use crate::app::App;
 use crate::handlers::{
-    access, agent_token, approval, audit, certificate_authority, command, command_follow, diagnose,
-    event, file, host, monitoring, people, plugin, plugin_registry, power, secret, system, tenancy,
+    access, agent_token, approval, audit, certificate_authority, command, command_follow,
+    dead_letter, diagnose, event, file, host, monitoring, people, plugin, plugin_registry, power,
+    secret, system, tenancy,
 };
 use crate::link::carrier;
 use crate::plugins::engine::LOAD_WITHIN;
@@ -166,6 +167,12 @@ pub fn routes(app: Arc<App>) -> (Router, Vec<&'static str>) {
         .guarded::<GetPowerBulk, _, _>(power::get_power_bulk)
         .guarded::<CancelPowerBulk, _, _>(power::cancel_power_bulk)
         .guarded_within::<DiscoverPowerTargets, _, _>(power::WITHIN, power::discover_power_targets)
+        .guarded::<ListDeadLetters, _, _>(dead_letter::list_dead_letters)
+        .guarded_within::<RedeliverDeadLetters, _, _>(
+            dead_letter::REDELIVER_WITHIN,
+            dead_letter::redeliver_dead_letters,
+        )
+        .guarded::<DiscardDeadLetters, _, _>(dead_letter::discard_dead_letters)
         .guarded_raw::<FollowEvents, _, _>(event::follow_events)
         .guarded::<ListDeploymentAudit, _, _>(audit::list_deployment_audit)
         .guarded_raw::<ExportDeploymentAudit, _, _>(audit::export_deployment_audit)

@@ -119,7 +119,8 @@ pub trait Instance: Send + Sync {
     /// Other code, or other settings. Calls under way end on what they began with.
     fn replace(&self, component: &Component, settings: Settings) -> Result<(), Fault>;
 
-    /// Asks how it is: whether it still stands by its present configuration.
+    /// Asks how it is, in its own words if it has any; else, whether it still stands by its present
+    /// configuration.
     async fn probe(&self) -> Result<Vec<PluginFinding>, Fault>;
 
     /// At most `limit` lines after the one with this number.

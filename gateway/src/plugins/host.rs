@@ -17,7 +17,7 @@ use bytes::Bytes;
 use gateway_store::Store;
 use model::names::{Name, clean};
 use plugin_host::ports::{Egress, Services};
-use plugin_host::{CallError, Diagnostic, Level, Loaded, Options, Platform, Severity};
+use plugin_host::{CallError, Diagnostic, Invocation, Level, Loaded, Options, Platform, Severity};
 use tokio::sync::OnceCell;
 
 use super::engine::{Component, Engine, Fault, Inspected, Instance, LogLines, Settings};
@@ -207,8 +207,12 @@ impl Instance for Running {
     }
 
     async fn probe(&self) -> Result<Vec<PluginFinding>, Fault> {
-        let configuration = self.configuration.load_full();
-        let found = self.plugin.check_config(&configuration).await;
+        let found = if self.plugin.tells_health() {
+            self.plugin.probe(Invocation::default()).await
+        } else {
+            let configuration = self.configuration.load_full();
+            self.plugin.check_config(&configuration).await
+        };
         found.map(findings).map_err(|error| fault(&error))
     }
 

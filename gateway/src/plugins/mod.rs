@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::v1::plugin::RunningStatus;
+use api::v1::plugin::{LastHealth, RunningStatus};
 use model::names::Name;
 use model::plugin::{Grant, PluginDigest};
 use release::PublicKey;
@@ -64,6 +64,7 @@ struct Running {
     status: RunningStatus,
     reason: Option<String>,
     loaded: Option<Loaded>,
+    health: Option<LastHealth>,
     /// Attempts that failed, one after the other, at what is wanted now.
     failures: u32,
     wanted: Option<Wanted>,
@@ -114,6 +115,13 @@ impl Plugins {
         let running = self.running();
         let loaded = running.get(name)?.loaded.as_ref()?;
         Some(Arc::clone(&loaded.instance))
+    }
+
+    /// Notes what a plugin said of how it is.
+    pub fn note_health(&self, name: &Name, health: LastHealth) {
+        if let Some(entry) = self.running().get_mut(name) {
+            entry.health = Some(health);
+        }
     }
 
     /// How many may be installed.

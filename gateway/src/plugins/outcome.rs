@@ -1,8 +1,11 @@
 //! What follows from a plugin's failures.
 
+use api::v1::plugin::{FindingSeverity, LastHealth, PluginFinding};
+use gateway_core::plugin::Accepts;
 use model::names::Name;
 
-use super::engine::Fault;
+use super::engine::{Fault, Instance};
+use super::package;
 use crate::app::App;
 use crate::error::Result;
 use crate::state::change::Origin;
@@ -17,6 +20,34 @@ pub async fn report(app: &App, name: &Name, fault: &Fault) -> Result<()> {
         quarantine(app, name, &reason).await?;
     }
     Ok(())
+}
+
+/// Asks a plugin how it is, and keeps the answer for those who look at the plugin. What it says,
+/// and that it says nothing, turns no plugin off by itself.
+pub async fn ask(app: &App, name: &Name, instance: &dyn Instance) -> Result<LastHealth> {
+    let answer = instance.probe().await;
+    let (healthy, findings) = match &answer {
+        Ok(findings) => (package::accepts(findings) == Accepts::Yes, findings.clone()),
+        Err(fault) => {
+            let finding = PluginFinding {
+                severity: FindingSeverity::Error,
+                at: String::new(),
+                message: format!("[{}] {}", fault.code, fault.message),
+            };
+            (false, vec![finding])
+        }
+    };
+    let health = LastHealth {
+        at: app.now(),
+        healthy,
+        findings,
+    };
+    app.plugins.note_health(name, health.clone());
+    if let Err(fault) = &answer {
+        tracing::info!(plugin = %name, code = fault.code, reason = %fault, "a plugin does not say how it is");
+        report(app, name, fault).await?;
+    }
+    Ok(health)
 }
 
 /// Turns a plugin off.

@@ -103,6 +103,7 @@ impl Running {
             status: RunningStatus::Loading,
             reason: None,
             loaded: None,
+            health: None,
             failures: 0,
             wanted: None,
             retry_at: Duration::ZERO,
@@ -227,11 +228,7 @@ async fn ask_all(app: &App) {
         loaded.collect()
     };
     let asked = loaded.into_iter().map(|(name, instance)| async move {
-        let Err(fault) = instance.probe().await else {
-            return;
-        };
-        tracing::info!(plugin = %name, code = fault.code, reason = %fault, "a plugin does not say how it is");
-        if let Err(error) = outcome::report(app, &name, &fault).await {
+        if let Err(error) = outcome::ask(app, &name, &*instance).await {
             tracing::warn!(plugin = %name, error = %error, "a plugin could not be quarantined");
         }
     });

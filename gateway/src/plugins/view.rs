@@ -76,6 +76,7 @@ fn running(plugins: &Plugins, record: &PluginRecordV1) -> RunningPlugin {
             status: RunningStatus::Loading,
             digest: None,
             reason: None,
+            health: None,
             counters: Default::default(),
         };
     };
@@ -84,6 +85,7 @@ fn running(plugins: &Plugins, record: &PluginRecordV1) -> RunningPlugin {
         status: entry.status,
         digest: loaded.map(|loaded| loaded.as_wanted.digest),
         reason: entry.reason.clone(),
+        health: entry.health.clone(),
         counters: loaded
             .map(|loaded| loaded.instance.counters())
             .unwrap_or_default(),

@@ -29,6 +29,7 @@ use super::queue::{Place, key_of as event_key};
 use super::records::{DeadLetterRecordV1, SignalRecordV1, SignalSinkRecordV1};
 use crate::app::App;
 use crate::error::Result;
+use crate::state::catalog::Tables;
 use crate::state::change::Origin;
 use crate::state::records::key_of;
 
@@ -213,10 +214,7 @@ fn look(app: &App, name: &Name, notifier: &dyn Notifier) -> Option<Looked> {
     }
     let mut batch = Vec::new();
     for (place, event) in tables.signals.after(&place) {
-        let host = event.host.and_then(|id| Some((id, tables.hosts.get(&id)?)));
-        let workspace = event
-            .workspace
-            .or_else(|| host.map(|(_, record)| record.workspace));
+        let workspace = workspace_of(&tables, event);
         if !notifier.covers(workspace) {
             // Only at the front: behind an event that waits, places are passed with it.
             if batch.is_empty() {
@@ -232,27 +230,47 @@ fn look(app: &App, name: &Name, notifier: &dyn Notifier) -> Option<Looked> {
         {
             break;
         }
-        batch.push((
-            place.clone(),
-            Event {
-                id: format!("evt_{}-{:x}", place.1, place.0),
-                sequence: sink.next_sequence.max(1) + batch.len() as u64,
-                event: Arc::clone(event),
-                workspace_id: workspace,
-                workspace: workspace
-                    .and_then(|id| tables.workspaces.get(&id))
-                    .map(|record| record.name.to_string()),
-                host: host.map(|(id, record)| {
-                    let hostname = crate::view::hostname_of(&tables, record);
-                    (id, crate::view::name_of(record, hostname))
-                }),
-            },
-        ));
+        let id = format!("evt_{}-{:x}", place.1, place.0);
+        let sequence = sink.next_sequence.max(1) + batch.len() as u64;
+        let event = addressed(&tables, id, sequence, Arc::clone(event));
+        batch.push((place.clone(), event));
         if batch.len() == BATCH {
             break;
         }
     }
     Some(((*sink.record).clone(), batch, passed))
+}
+
+/// Whose an event is.
+fn workspace_of(tables: &Tables, event: &SignalRecordV1) -> Option<WorkspaceId> {
+    event.workspace.or_else(|| {
+        let host = tables.hosts.get(&event.host?)?;
+        Some(host.workspace)
+    })
+}
+
+/// An event as a notifier gets it, with the names that things have now.
+pub(super) fn addressed(
+    tables: &Tables,
+    id: String,
+    sequence: u64,
+    event: Arc<SignalRecordV1>,
+) -> Event {
+    let workspace = workspace_of(tables, &event);
+    let host = event.host.and_then(|id| Some((id, tables.hosts.get(&id)?)));
+    Event {
+        id,
+        sequence,
+        workspace_id: workspace,
+        workspace: workspace
+            .and_then(|id| tables.workspaces.get(&id))
+            .map(|record| record.name.to_string()),
+        host: host.map(|(id, record)| {
+            let hostname = crate::view::hostname_of(tables, record);
+            (id, crate::view::name_of(record, hostname))
+        }),
+        event,
+    }
 }
 
 /// Writes that there is nothing for a notifier up to a place.
@@ -319,7 +337,7 @@ async fn finish(app: &App, attempt: Attempt) -> Result<()> {
                 code: code.clone(),
                 given_up_at: now,
             };
-            let key = DeadLetterRecordV1::key(&attempt.notifier, event.sequence)?;
+            let key = DeadLetterRecordV1::key(&attempt.notifier, &event.id)?;
             batch.put_record(&key, &letter)?;
             Origin::gateway()
                 .entry(now, "plugin.dead_letter")

@@ -12,6 +12,7 @@
 //! history and audit entries): nobody who changes something has to remember it,
 //! and nothing is written while no notifier is enabled.
 
+pub mod dead;
 pub mod delivery;
 pub mod outbox;
 pub mod queue;

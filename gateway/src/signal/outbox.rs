@@ -12,10 +12,11 @@ use crate::state::change::DEPLOYMENT_CHAIN;
 use crate::state::records::HistoryRecordV1;
 
 /// Audited actions that tell of the telling itself: an event about each would make another.
-const SILENT: [&str; 4] = [
+const SILENT: [&str; 5] = [
     "plugin.request",
     "plugin.datagram",
     "plugin.dead_letter",
+    "plugin.dead_letter.redeliver",
     "plugin.events_skipped",
 ];
 

@@ -3,7 +3,7 @@
 //! ```text
 //! signal/MILLIS-COUNT        an event that some notifier does not have yet
 //! signal_sink/PLUGIN         how far a notifier is
-//! signal_dead/PLUGIN/SEQ     an event that was given up for a notifier
+//! signal_dead/PLUGIN/EVENT   an event that was given up for a notifier
 //! ```
 
 use gateway_core::signal::Sink;
@@ -130,9 +130,10 @@ pub struct DeadLetterRecordV1 {
 }
 
 impl DeadLetterRecordV1 {
-    /// By notifier and number.
-    pub fn key(plugin: &Name, sequence: u64) -> Result<Key, KeyError> {
-        <Self as Record>::key(&[plugin.as_str(), &format!("{sequence:020}")])
+    /// By notifier and the event's id: in the order of what happened. Numbers begin again when a
+    /// notifier is enabled again.
+    pub fn key(plugin: &Name, id: &str) -> Result<Key, KeyError> {
+        <Self as Record>::key(&[plugin.as_str(), id])
     }
 
     /// All of a notifier.

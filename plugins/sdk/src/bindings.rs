@@ -61,6 +61,26 @@ pub mod plugin {
     });
 }
 
+/// Exports `loopback:base/health@0.1.0`.
+pub mod health {
+    wit_bindgen::generate!({
+        path: ["wit/base/0.1.0"],
+        inline: "
+            package loopback:sdk-health;
+            world health {
+                export loopback:base/health@0.1.0;
+            }
+        ",
+        world: "loopback:sdk-health/health",
+        with: { "loopback:base/types@0.1.0": crate::bindings::types },
+        generate_all,
+        generate_unused_types: true,
+        pub_export_macro: true,
+        export_macro_name: "export_health_world",
+        additional_derives: [PartialEq],
+    });
+}
+
 /// Exports `loopback:install/renderer@0.1.0`.
 #[cfg(feature = "installer")]
 pub mod installer {

@@ -7,7 +7,7 @@ use crate::bindings::types::Descriptor;
 use crate::log::{self, Level};
 use crate::{Diagnostic, Error, Plugin, config};
 
-pub use crate::bindings::plugin;
+pub use crate::bindings::{health, plugin};
 
 #[cfg(feature = "installer")]
 pub use crate::bindings::installer;

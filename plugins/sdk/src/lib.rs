@@ -9,6 +9,8 @@
 //! | `policy` | `policy::Policy` | `decide` | `export_policy!` |
 //! | `power` | `power::Provider` | `observe`, `begin` and more | `export_power_provider!` |
 //!
+//! A plugin of any kind may also tell how it is: [`health::Health`] and `export_health!`.
+//!
 //! The macro makes a component of the type: it answers `describe` with the JSON Schema of the
 //! configuration, reads and checks configurations, and writes panics to the plugin's log, with
 //! their place, before the call fails.
@@ -54,6 +56,7 @@ mod config;
 mod error;
 #[doc(hidden)]
 pub mod glue;
+pub mod health;
 pub mod log;
 mod plugin;
 

@@ -1,7 +1,7 @@
 //! How plugins look.
 
 use api::v1::plugin::{
-    FindingSeverity, Plugin, PluginHealth, PluginLogLine, PluginState, RunningStatus,
+    FindingSeverity, Plugin, PluginFinding, PluginHealth, PluginLogLine, PluginState, RunningStatus,
 };
 use model::Timestamp;
 use model::plugin::Workspaces;
@@ -67,6 +67,16 @@ pub(super) fn one(plugin: &Plugin, now: Timestamp) -> Table {
         table.property("running", self::running(plugin));
         if let Some(reason) = &running.reason {
             table.property("because", Cell::new(reason).tone(Tone::Bad));
+        }
+        if let Some(health) = &running.health {
+            let (word, tone) = if health.healthy {
+                ("yes", Tone::Good)
+            } else {
+                ("no", Tone::Bad)
+            };
+            let text = format!("{word}, {}", time_text(now, health.at));
+            table.property("healthy", Cell::new(text).tone(tone));
+            findings(&mut table, &health.findings);
         }
         for (name, count) in &running.counters {
             table.property(name, count.to_string());
@@ -191,7 +201,12 @@ pub(super) fn health(health: &PluginHealth) -> Table {
     };
     table.property("healthy", Cell::new(word).tone(tone));
     table.property("took", format!("{} ms", health.took_ms));
-    for finding in &health.findings {
+    findings(&mut table, &health.findings);
+    table
+}
+
+fn findings(table: &mut Table, found: &[PluginFinding]) {
+    for finding in found {
         let tone = match finding.severity {
             FindingSeverity::Info => Tone::Plain,
             FindingSeverity::Warning => Tone::Warn,
@@ -204,7 +219,6 @@ pub(super) fn health(health: &PluginHealth) -> Table {
         let name = api_word(&finding.severity);
         table.property(&name, Cell::new(text).tone(tone));
     }
-    table
 }
 
 pub(super) fn log_line(line: &PluginLogLine) -> String {

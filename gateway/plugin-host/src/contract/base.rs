@@ -43,23 +43,42 @@ wasmtime::component::bindgen!({
     },
 });
 
+/// What a plugin may export besides: how it is.
+pub(crate) mod health {
+    wasmtime::component::bindgen!({
+        path: "../../wit/base/0.1.0",
+        inline: "
+            package loopback:well;
+            world well {
+                export loopback:base/health@0.1.0;
+            }
+        ",
+        world: "loopback:well/well",
+        exports: { default: async },
+        with: {
+            "loopback:base/types": crate::contract::base::words::loopback::base::types,
+        },
+    });
+}
+
 use model::plugin::PluginKind;
 use serde_json::Value;
 use wasmtime::Store;
 use wasmtime::component::Instance;
 
 use self::words::loopback::base::types;
+use crate::breaker::Went;
 use crate::contract::Exports;
-use crate::host::{from_words, scrubbed};
+use crate::host::{from_words, line, words_scrubbed};
 use crate::ports::{ErrorKind, GuestError};
 use crate::reason::Reason;
 use crate::scrub::Scrubber;
-use crate::store::{CallState, Operation};
+use crate::store::{CallScope, CallState, Operation};
 
 /// A JSON text that crosses the contract.
 const JSON_BYTES: usize = 1 << 20;
-/// What is kept of one finding.
-const MESSAGE_CHARS: usize = 1_024;
+/// What the contract keeps of one finding.
+const MESSAGE_BYTES: usize = 1_024;
 /// Findings that are kept.
 const FINDINGS: usize = 100;
 
@@ -68,9 +87,34 @@ pub(crate) fn guest(error: types::Error, scrubber: &Scrubber) -> Reason {
     Reason::Guest(guest_error(error, scrubber))
 }
 
-/// An error as callers see it.
+/// An error as callers see it. Secrets first: a text that was cut or cleaned may end within one,
+/// which nothing would find any more.
 pub(crate) fn guest_error(error: types::Error, scrubber: &Scrubber) -> GuestError {
-    scrubbed(from_words(error), scrubber)
+    from_words(words_scrubbed(error, scrubber))
+}
+
+/// Findings as callers see them.
+pub(crate) fn findings(
+    found: Vec<types::Diagnostic>,
+    scrubber: &Scrubber,
+) -> Vec<types::Diagnostic> {
+    let kept = found
+        .into_iter()
+        .take(FINDINGS)
+        .map(|found| types::Diagnostic {
+            severity: found.severity,
+            path: line(scrubber.text(found.path), MESSAGE_BYTES),
+            message: line(scrubber.text(found.message), MESSAGE_BYTES),
+        });
+    kept.collect()
+}
+
+/// How many bytes findings hold.
+fn findings_weight(found: &[types::Diagnostic]) -> usize {
+    let sizes = found
+        .iter()
+        .map(|found| 32 + found.path.len() + found.message.len());
+    sizes.sum()
 }
 
 /// What errors say of the credentials that were shown.
@@ -81,6 +125,29 @@ pub(crate) fn refused<'a>(mut errors: impl Iterator<Item = &'a GuestError>) -> b
 /// As it is written down.
 pub(crate) fn json<T: serde::Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or_default()
+}
+
+/// How many bytes a value has, written down, without writing it: one that is too large is not to
+/// be made again in a larger form first.
+pub(crate) fn written<T: serde::Serialize>(value: &T) -> usize {
+    struct Count(usize);
+
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        Err(_) => usize::MAX,
+    }
 }
 
 /// How many bytes an error holds.
@@ -161,21 +228,65 @@ impl Operation for CheckConfig {
     }
 
     fn weight(raw: &Vec<types::Diagnostic>) -> usize {
-        let sizes = raw
-            .iter()
-            .map(|found| 32 + found.path.len() + found.message.len());
-        sizes.sum()
+        findings_weight(raw)
     }
 
-    fn finish(raw: Vec<types::Diagnostic>, _: &Scrubber) -> Result<Self::Output, Reason> {
-        let kept = raw.into_iter().take(FINDINGS).map(|mut found| {
-            found.path = model::names::clean(&found.path, MESSAGE_CHARS);
-            found.message = model::names::clean(&found.message, MESSAGE_CHARS);
-            found
-        });
-        Ok(kept.collect())
+    fn finish(raw: Vec<types::Diagnostic>, scrubber: &Scrubber) -> Result<Self::Output, Reason> {
+        Ok(findings(raw, scrubber))
     }
 }
+
+/// `health.probe`, of those that export it.
+pub(crate) struct Probe;
+
+impl Operation for Probe {
+    type Raw = Result<Vec<types::Diagnostic>, types::Error>;
+    type Output = Vec<types::Diagnostic>;
+    const FUNCTION: &'static str = "health.probe";
+    const PURE: bool = false;
+    const SCOPE: CallScope = CallScope::Deployment;
+    const KIND: Option<PluginKind> = None;
+
+    fn input(&self) -> Value {
+        Value::Null
+    }
+
+    fn output(output: &Self::Output) -> Value {
+        json(output)
+    }
+
+    async fn run(
+        self,
+        code: &Exports,
+        store: &mut Store<CallState>,
+        instance: &Instance,
+    ) -> wasmtime::Result<Self::Raw> {
+        let Some(indices) = &code.health else {
+            return Err(NoHealth.into());
+        };
+        let well = indices.load(&mut *store, instance)?;
+        well.loopback_base_health().call_probe(store).await
+    }
+
+    fn weight(raw: &Self::Raw) -> usize {
+        raw.as_ref()
+            .map_or_else(error_weight, |found| findings_weight(found))
+    }
+
+    fn finish(raw: Self::Raw, scrubber: &Scrubber) -> Result<Self::Output, Reason> {
+        let found = raw.map_err(|error| guest(error, scrubber))?;
+        Ok(findings(found, scrubber))
+    }
+
+    /// Findings may be about refused credentials, or about something else.
+    fn credentials(_: &Self::Output) -> Went {
+        Went::Unclear
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("asked how it is, and it does not export that")]
+struct NoHealth;
 
 /// `plugin.migrate-config`.
 #[derive(serde::Deserialize)]

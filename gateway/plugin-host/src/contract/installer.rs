@@ -22,6 +22,7 @@ use self::exports::loopback::install::renderer::{Input, Rendered};
 use super::base::words::loopback::base::types::Error;
 use super::base::{error_weight, guest, json};
 use super::{AnotherKind, Exports, KindExports};
+use crate::host::line;
 use crate::reason::Reason;
 use crate::scrub::Scrubber;
 use crate::store::{CallState, Operation};
@@ -32,7 +33,7 @@ impl loopback::install::types::Host for CallState {}
 const SCRIPT_BYTES: usize = 256 << 10;
 /// Notes that are kept, and of each.
 const NOTES: usize = 50;
-const NOTE_CHARS: usize = 1_024;
+const NOTE_BYTES: usize = 1_024;
 
 /// `renderer.render`.
 pub(crate) struct Render(pub(crate) Input);
@@ -81,7 +82,7 @@ impl Operation for Render {
         }
         rendered.notes.truncate(NOTES);
         for note in &mut rendered.notes {
-            *note = model::names::clean(note, NOTE_CHARS);
+            *note = line(&*note, NOTE_BYTES);
         }
         Ok(rendered)
     }

@@ -21,6 +21,7 @@ use wasmtime::component::Instance;
 use self::exports::loopback::policy::authorizer::{Request, Verdict};
 use super::base::json;
 use super::{AnotherKind, Exports, KindExports};
+use crate::host::line;
 use crate::reason::Reason;
 use crate::scrub::Scrubber;
 use crate::store::{CallState, Operation};
@@ -28,8 +29,8 @@ use crate::store::{CallState, Operation};
 impl loopback::policy::types::Host for CallState {}
 
 /// What is kept of a reason.
-const MESSAGE_CHARS: usize = 1_024;
-const CODE_CHARS: usize = 64;
+const MESSAGE_BYTES: usize = 1_024;
+const CODE_BYTES: usize = 64;
 
 /// `authorizer.decide`.
 pub(crate) struct Decide(pub(crate) Request);
@@ -79,13 +80,13 @@ impl Operation for Decide {
             Verdict::Abstain | Verdict::PermitUntil(_) => {}
             Verdict::RequireApproval(approval) => harmless(&mut approval.reason),
             Verdict::Deny(reason) => harmless(reason),
-            Verdict::Other(text) => *text = model::names::clean(text, MESSAGE_CHARS),
+            Verdict::Other(text) => *text = line(&*text, MESSAGE_BYTES),
         }
         Ok(raw)
     }
 }
 
 fn harmless(reason: &mut loopback::policy::types::Reason) {
-    reason.code = model::names::clean(&reason.code, CODE_CHARS);
-    reason.message = model::names::clean(&reason.message, MESSAGE_CHARS);
+    reason.code = line(&reason.code, CODE_BYTES);
+    reason.message = line(&reason.message, MESSAGE_BYTES);
 }

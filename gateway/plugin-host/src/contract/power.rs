@@ -22,7 +22,6 @@ wasmtime::component::bindgen!({
     },
 });
 
-use model::names::clean;
 use model::plugin::PluginKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,8 +30,9 @@ use wasmtime::component::Instance;
 
 use self::loopback::power::types;
 use super::base::words::loopback::base::types::{Diagnostic, Error, Kv};
-use super::base::{error_weight, guest, json};
+use super::base::{error_weight, findings, guest, json, written};
 use super::{AnotherKind, Exports, KindExports};
+use crate::host::line;
 use crate::reason::Reason;
 use crate::scrub::Scrubber;
 use crate::store::{CallState, Operation};
@@ -40,17 +40,19 @@ use crate::store::{CallState, Operation};
 impl types::Host for CallState {}
 
 /// What is kept of a text for people, of a provider's own word, and of a list.
-const MESSAGE_CHARS: usize = 1_024;
-const RAW_CHARS: usize = 256;
+const MESSAGE_BYTES: usize = 1_024;
+const RAW_BYTES: usize = 256;
 const ENTRIES: usize = 100;
 /// Machines on a page of `discover`.
 const FOUND: usize = 1_000;
 /// What the contract allows a cursor.
 const CURSOR_BYTES: usize = 4_096;
+/// A target's own JSON, as `discover` proposes it.
+const PARAMS_BYTES: usize = 64 << 10;
 
 /// An answer of a stranger, made safe to be kept and shown; or why it cannot be.
 trait Kept: Sized {
-    fn kept(self) -> Result<Self, Reason>;
+    fn kept(self, scrubber: &Scrubber) -> Result<Self, Reason>;
 }
 
 /// A function of the provider: what goes in by name, what comes out, and how it is called.
@@ -94,13 +96,13 @@ macro_rules! step {
             fn weight(raw: &Self::Raw) -> usize {
                 match raw {
                     // As it is written down: within a small factor of what it holds.
-                    Ok(output) => json(output).to_string().len(),
+                    Ok(output) => written(output),
                     Err(error) => error_weight(error),
                 }
             }
 
             fn finish(raw: Self::Raw, scrubber: &Scrubber) -> Result<Self::Output, Reason> {
-                raw.map_err(|error| guest(error, scrubber))?.kept()
+                raw.map_err(|error| guest(error, scrubber))?.kept(scrubber)
             }
         }
     };
@@ -160,109 +162,129 @@ step!(
 );
 
 impl Kept for types::Support {
-    fn kept(mut self) -> Result<Self, Reason> {
+    fn kept(mut self, scrubber: &Scrubber) -> Result<Self, Reason> {
         self.actions.truncate(ENTRIES);
         self.boot_devices.truncate(ENTRIES);
         for action in &mut self.actions {
-            action.note = clean(&action.note, MESSAGE_CHARS);
+            said(&mut action.note, MESSAGE_BYTES, scrubber);
         }
         Ok(self)
     }
 }
 
 impl Kept for Vec<Diagnostic> {
-    fn kept(mut self) -> Result<Self, Reason> {
-        self.truncate(ENTRIES);
-        for found in &mut self {
-            found.path = clean(&found.path, MESSAGE_CHARS);
-            found.message = clean(&found.message, MESSAGE_CHARS);
-        }
-        Ok(self)
+    fn kept(self, scrubber: &Scrubber) -> Result<Self, Reason> {
+        Ok(findings(self, scrubber))
     }
 }
 
 impl Kept for types::Observation {
-    fn kept(mut self) -> Result<Self, Reason> {
-        self.raw = clean(&self.raw, RAW_CHARS);
-        self.boot_mark = self.boot_mark.map(|mark| clean(&mark, RAW_CHARS));
+    fn kept(mut self, scrubber: &Scrubber) -> Result<Self, Reason> {
+        said(&mut self.raw, RAW_BYTES, scrubber);
+        maybe_said(&mut self.boot_mark, RAW_BYTES, scrubber);
         if let Some(boot) = &mut self.boot {
-            boot.url = boot.url.take().map(|url| clean(&url, MESSAGE_CHARS));
+            maybe_said(&mut boot.url, MESSAGE_BYTES, scrubber);
         }
-        self.extra = notes(self.extra);
+        self.extra = notes(self.extra, scrubber);
         Ok(self)
     }
 }
 
 impl Kept for types::Progress {
-    fn kept(mut self) -> Result<Self, Reason> {
+    fn kept(mut self, scrubber: &Scrubber) -> Result<Self, Reason> {
         if self.cursor.len() > CURSOR_BYTES {
             let what = format!("a cursor of {} bytes", self.cursor.len());
             return Err(Reason::WrongContract(what));
         }
-        self.remote_id = self.remote_id.map(|id| clean(&id, RAW_CHARS));
+        maybe_said(&mut self.remote_id, RAW_BYTES, scrubber);
         self.percent = self.percent.map(|percent| percent.min(100));
-        self.message = clean(&self.message, MESSAGE_CHARS);
+        said(&mut self.message, MESSAGE_BYTES, scrubber);
         Ok(self)
     }
 }
 
 impl Kept for types::Begun {
-    fn kept(self) -> Result<Self, Reason> {
+    fn kept(self, scrubber: &Scrubber) -> Result<Self, Reason> {
         Ok(match self {
-            Self::Already(seen) => Self::Already(seen.kept()?),
-            Self::Submitted(progress) => Self::Submitted(progress.kept()?),
+            Self::Already(seen) => Self::Already(seen.kept(scrubber)?),
+            Self::Submitted(progress) => Self::Submitted(progress.kept(scrubber)?),
             Self::Done => Self::Done,
         })
     }
 }
 
 impl Kept for types::Step {
-    fn kept(self) -> Result<Self, Reason> {
+    fn kept(self, scrubber: &Scrubber) -> Result<Self, Reason> {
         Ok(match self {
-            Self::Running(progress) => Self::Running(progress.kept()?),
+            Self::Running(progress) => Self::Running(progress.kept(scrubber)?),
             Self::Done => Self::Done,
         })
     }
 }
 
 impl Kept for types::Resumed {
-    fn kept(self) -> Result<Self, Reason> {
+    fn kept(self, scrubber: &Scrubber) -> Result<Self, Reason> {
         Ok(match self {
-            Self::Running(progress) => Self::Running(progress.kept()?),
+            Self::Running(progress) => Self::Running(progress.kept(scrubber)?),
             Self::NotSubmitted | Self::Done | Self::Unknown => self,
         })
     }
 }
 
 impl Kept for types::Cancelled {
-    fn kept(self) -> Result<Self, Reason> {
+    fn kept(self, _: &Scrubber) -> Result<Self, Reason> {
         Ok(self)
     }
 }
 
 impl Kept for types::FoundPage {
-    fn kept(mut self) -> Result<Self, Reason> {
+    fn kept(mut self, scrubber: &Scrubber) -> Result<Self, Reason> {
+        if let Some(next) = &self.next {
+            within("a cursor", next, CURSOR_BYTES)?;
+        }
         self.found.truncate(FOUND);
         for found in &mut self.found {
-            found.address = clean(&found.address, MESSAGE_CHARS);
-            found.name = clean(&found.name, RAW_CHARS);
+            said(&mut found.address, MESSAGE_BYTES, scrubber);
+            within("parameters of a machine", &found.params, PARAMS_BYTES)?;
+            found.params = scrubber.text(std::mem::take(&mut found.params));
+            said(&mut found.name, RAW_BYTES, scrubber);
             found.macs.truncate(ENTRIES);
             for mac in &mut found.macs {
-                *mac = clean(mac, RAW_CHARS);
+                said(mac, RAW_BYTES, scrubber);
             }
-            found.serial = found.serial.take().map(|id| clean(&id, RAW_CHARS));
-            found.provider_id = found.provider_id.take().map(|id| clean(&id, RAW_CHARS));
-            found.extra = notes(std::mem::take(&mut found.extra));
+            maybe_said(&mut found.serial, RAW_BYTES, scrubber);
+            maybe_said(&mut found.provider_id, RAW_BYTES, scrubber);
+            found.extra = notes(std::mem::take(&mut found.extra), scrubber);
         }
         Ok(self)
     }
 }
 
-fn notes(mut notes: Vec<Kv>) -> Vec<Kv> {
+/// What is kept of a text for people.
+fn said(text: &mut String, most: usize, scrubber: &Scrubber) {
+    *text = line(scrubber.text(std::mem::take(text)), most);
+}
+
+fn maybe_said(text: &mut Option<String>, most: usize, scrubber: &Scrubber) {
+    if let Some(text) = text {
+        said(text, most, scrubber);
+    }
+}
+
+/// What is handed back to the plugin is as it said it, or nothing.
+fn within(what: &str, text: &str, most: usize) -> Result<(), Reason> {
+    if text.len() > most {
+        let what = format!("{what} of {} bytes", text.len());
+        return Err(Reason::WrongContract(what));
+    }
+    Ok(())
+}
+
+fn notes(mut notes: Vec<Kv>, scrubber: &Scrubber) -> Vec<Kv> {
     notes.truncate(ENTRIES);
     for note in &mut notes {
-        note.key = clean(&note.key, RAW_CHARS);
-        note.value = clean(&note.value, MESSAGE_CHARS);
+        said(&mut note.key, RAW_BYTES, scrubber);
+        said(&mut note.value, MESSAGE_BYTES, scrubber);
     }
     notes
 }

@@ -8,9 +8,23 @@ use crate::contract::base::words::loopback::base::types;
 use crate::ports::{ErrorKind, GuestError};
 
 /// What is kept of what a plugin says: as the contract promises, and a little for details.
-const MESSAGE_CHARS: usize = 1_024;
+const MESSAGE_BYTES: usize = 1_024;
 const CODE_BYTES: usize = 64;
 const DETAILS: usize = 32;
+/// The latest that is heard of "not before". Whoever adds it to a time need not fear the end of
+/// time, and nothing waits for longer anyway.
+const RETRY_AFTER_MOST: Duration = Duration::from_secs(24 * 3600);
+
+/// At most `most` bytes of a text for people, harmless to show.
+pub(crate) fn line(text: impl AsRef<str>, most: usize) -> String {
+    let mut kept = clean(text.as_ref(), most);
+    let mut end = most.min(kept.len());
+    while !kept.is_char_boundary(end) {
+        end -= 1;
+    }
+    kept.truncate(end);
+    kept
+}
 
 /// As a plugin reads it.
 pub(crate) fn to_words(error: GuestError) -> types::Error {
@@ -67,14 +81,16 @@ pub(crate) fn from_words(error: types::Error) -> GuestError {
             types::ErrorKind::Other => ErrorKind::Other,
         },
         code: code(&error.code),
-        message: clean(&error.message, MESSAGE_CHARS),
-        retry_after: error.retry_after_ms.map(Duration::from_millis),
+        message: line(&error.message, MESSAGE_BYTES),
+        retry_after: error
+            .retry_after_ms
+            .map(|after| Duration::from_millis(after).min(RETRY_AFTER_MOST)),
         outcome_unknown: error.outcome_unknown,
         details: error
             .details
             .iter()
             .take(DETAILS)
-            .map(|kv| (clean(&kv.key, CODE_BYTES), clean(&kv.value, MESSAGE_CHARS)))
+            .map(|kv| (line(&kv.key, CODE_BYTES), line(&kv.value, MESSAGE_BYTES)))
             .collect(),
     }
 }
@@ -101,7 +117,8 @@ mod tests {
     fn what_a_plugin_says_is_bounded_and_harmless() {
         let mut error = to_words(GuestError::new(ErrorKind::Upstream, "x.y", "m"));
         error.code = "Bad Code\n".into();
-        error.message = format!("\x1b[2J{}", "x".repeat(9_000));
+        error.message = format!("\x1b[2J{}", "é".repeat(9_000));
+        error.retry_after_ms = Some(u64::MAX);
         let kv = types::Kv {
             key: "k".into(),
             value: "v".into(),
@@ -109,7 +126,10 @@ mod tests {
         error.details = vec![kv; 100];
         let heard = from_words(error);
         assert_eq!(heard.code, "invalid_code");
-        assert_eq!(heard.message.chars().count(), MESSAGE_CHARS);
+        // In bytes, and no half of the last letter: the escape's place takes three, `[2J` as many.
+        assert_eq!(heard.message.len(), MESSAGE_BYTES);
+        assert_eq!(line("aé", 2), "a");
+        assert_eq!(heard.retry_after, Some(RETRY_AFTER_MOST));
         assert!(!heard.message.contains('\x1b'));
         assert_eq!(heard.details.len(), DETAILS);
     }

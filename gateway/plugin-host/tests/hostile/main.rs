@@ -3,6 +3,7 @@
 mod calls;
 mod components;
 mod figures;
+mod health;
 mod hostile;
 mod loading;
 mod secrets;

@@ -9,6 +9,7 @@ mod clone;
 mod commands;
 mod diagnose;
 mod gateway_restart;
+mod hostile_plugins;
 mod install;
 mod lab;
 mod lossy_link;
@@ -58,6 +59,13 @@ pub const ALL: &[Scenario] = &[
         Needs::PLUGINS,
         plugins::run,
     ),
+    scenario(
+        "hostile-plugins",
+        "ten policies do harm at every request for a minute; hosts, memory and others stay as they are",
+        Needs::PROCESSES,
+        hostile_plugins::run,
+    )
+    .covering(&[31, 32, 33]),
     scenario(
         "secrets",
         "no secret is in a process list, log, file, metric or answer where it does not belong",

@@ -4,7 +4,7 @@
 //! The receiver of webhooks is away for a minute in the meantime; the other parts of the story are
 //! that minute.
 
-mod package;
+pub(super) mod package;
 mod receiver;
 
 use std::{

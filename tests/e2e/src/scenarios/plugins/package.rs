@@ -24,15 +24,26 @@ pub(super) fn with_manifest(component: &[u8], change: impl FnOnce(&mut Value)) -
     }
     let mut manifest = manifest.context("the component has no manifest")?;
     change(&mut manifest);
+    put_manifest(&mut out, &manifest);
+    Ok(out)
+}
+
+/// A component that has no manifest, with one.
+pub(in crate::scenarios) fn given_manifest(component: &[u8], manifest: &Value) -> Vec<u8> {
+    let mut out = component.to_vec();
+    put_manifest(&mut out, manifest);
+    out
+}
+
+fn put_manifest(out: &mut Vec<u8>, manifest: &Value) {
     let text = manifest.to_string();
     let mut payload = Vec::new();
     put_number(&mut payload, SECTION.len());
     payload.extend_from_slice(SECTION.as_bytes());
     payload.extend_from_slice(text.as_bytes());
     out.push(0);
-    put_number(&mut out, payload.len());
+    put_number(out, payload.len());
     out.extend(payload);
-    Ok(out)
 }
 
 /// What is in a section, if it is the manifest's.

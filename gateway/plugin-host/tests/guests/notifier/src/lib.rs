@@ -6,10 +6,52 @@ wit_bindgen::generate!({
     generate_all,
 });
 
+/// How it is, which plugins may export and need not.
+mod health {
+    wit_bindgen::generate!({
+        path: "../../../../../wit/base/0.1.0",
+        inline: "
+            package guest:health;
+            world health {
+                export loopback:base/health@0.1.0;
+            }
+        ",
+        world: "guest:health/health",
+        with: { "loopback:base/types@0.1.0": crate::loopback::base::types },
+        export_macro_name: "export_health",
+        generate_all,
+    });
+    export_health!(Guest);
+
+    use super::{ErrorKind, config, plain, send};
+    use crate::loopback::base::types::{Diagnostic, Error, Severity};
+
+    struct Guest;
+
+    impl exports::loopback::base::health::Guest for Guest {
+        fn probe() -> Result<Vec<Diagnostic>, Error> {
+            let found = |message: String| Diagnostic {
+                severity: Severity::Warning,
+                path: "/probe".into(),
+                message,
+            };
+            let config = config::json();
+            let Some((_, probe)) = config.split_once(r#""probe":""#) else {
+                return Ok(Vec::new());
+            };
+            match probe.trim_end_matches(r#""}"#) {
+                "fail" => Err(plain(ErrorKind::Upstream, "cannot find out")),
+                "panic" => panic!("probed to death"),
+                url => Ok(vec![found(format!("status {}", send(url)?.status))]),
+            }
+        }
+    }
+}
+
 use exports::loopback::base::plugin;
 use exports::loopback::signal::sink;
 use loopback::base::types::{Descriptor, Diagnostic, Error, ErrorKind, Kv};
-use loopback::base::{http, log, secrets, sign, state, task};
+use loopback::base::{config, http, log, secrets, sign, state, task};
 use loopback::signal::types::Event;
 
 struct Guest;
