@@ -58,7 +58,6 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     }
     native_tests(workspace)?;
     components(workspace)?;
-    tutorial(workspace)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -136,50 +135,12 @@ pub(crate) fn build(workspace: &Workspace, wanted: &[&str]) -> Result<PathBuf> {
     Ok(out)
 }
 
-/// Does what docs/plugin-authors.md says, in a folder of its own: the blocks that begin with
-/// `sh rust`, one after the other. Those of the other languages install their tools anew, and what
-/// they do beyond that the examples have done.
-pub(crate) fn tutorial(workspace: &Workspace) -> Result<()> {
-    let kit = program(
-        &workspace.build(&["--package", "devkit", "--bin", "loopback-plugin"])?,
-        "loopback-plugin",
-    )?;
-    let text = fs::read_to_string(workspace.root().join("docs/plugin-authors.md"))
-        .context("read docs/plugin-authors.md")?;
-    let script: String = text
-        .split("\n```sh rust\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .collect();
-    ensure!(
-        script.contains("loopback-plugin new"),
-        "docs/plugin-authors.md has no blocks that begin with `sh rust`"
-    );
-    let folder = absolute(workspace, &target_folder().join("tutorial"));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let path = env::var_os("PATH").unwrap_or_default();
-    let beside = kit.parent().map(Path::to_owned);
-    let path = env::join_paths(beside.into_iter().chain(env::split_paths(&path)))?;
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-eu", "-c", &script])
-        .current_dir(&folder)
-        .env("PATH", path)
-        // Its own target folder would lie in what was just removed.
-        .env(
-            "CARGO_TARGET_DIR",
-            absolute(workspace, &target_folder().join("guests")),
-        );
-    watch(&mut shell)
-}
-
 fn absolute(workspace: &Workspace, folder: &Path) -> PathBuf {
     workspace.root().join(folder)
 }
 
 /// `PATH` with the tools of the other languages in front.
-fn tool_path() -> Result<OsString> {
+pub(crate) fn tool_path() -> Result<OsString> {
     let cache = cache_folder();
     let python = tools::packaged(
         "componentize-py",
