@@ -86,13 +86,16 @@ pub(crate) fn components(workspace: &Workspace) -> Result<PathBuf> {
     build(workspace, &all)
 }
 
+/// The authors' tool.
+pub(crate) fn kit(workspace: &Workspace) -> Result<PathBuf> {
+    let built = workspace.build(&["--package", "devkit", "--bin", "loopback-plugin"])?;
+    program(&built, "loopback-plugin")
+}
+
 /// Builds and tests some of them.
 pub(crate) fn build(workspace: &Workspace, wanted: &[&str]) -> Result<PathBuf> {
     tools::ensure_target("wasm32-wasip2")?;
-    let kit = program(
-        &workspace.build(&["--package", "devkit", "--bin", "loopback-plugin"])?,
-        "loopback-plugin",
-    )?;
+    let kit = kit(workspace)?;
     let out = absolute(workspace, &target_folder().join("plugins"));
     fs::create_dir_all(&out).with_context(|| format!("make {}", out.display()))?;
     let wanted: Vec<_> = COMPONENTS
@@ -141,7 +144,7 @@ fn absolute(workspace: &Workspace, folder: &Path) -> PathBuf {
 
 /// `PATH` with the tools of the other languages in front.
 pub(crate) fn tool_path() -> Result<OsString> {
-    let cache = cache_folder();
+    let cache = tools::cache_folder();
     let python = tools::packaged(
         "componentize-py",
         "componentize-py",
@@ -190,17 +193,6 @@ fn jco(cache: &Path) -> Result<PathBuf> {
         let _ = fs::remove_dir_all(&partial);
     }
     Ok(bin)
-}
-
-/// Where tools are kept from one checkout to the next.
-fn cache_folder() -> PathBuf {
-    env::var_os("LOOPBACK_TOOLS")
-        .map(PathBuf::from)
-        .or_else(|| {
-            env::var_os("XDG_CACHE_HOME").map(|home| Path::new(&home).join("loopback-tools"))
-        })
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache/loopback-tools")))
-        .unwrap_or_else(|| target_folder().join("tools"))
 }
 
 /// Whether `file` is newer than everything beneath `sources`.

@@ -17,6 +17,7 @@ mod plugins;
 mod power_loss;
 mod process;
 mod reboot;
+mod registry;
 mod secrets;
 mod slow_peers;
 mod support;
@@ -56,6 +57,12 @@ pub const ALL: &[Scenario] = &[
         "a notifier, a policy, installers, an upgrade under load: all by plugins, one in JavaScript",
         Needs::PLUGINS,
         plugins::run,
+    ),
+    scenario(
+        "registry",
+        "a signed policy comes from a real registry; exchanged, foreign and moved ones are refused",
+        Needs::REGISTRY,
+        registry::run,
     ),
     scenario(
         "secrets",
