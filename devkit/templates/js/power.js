@@ -50,9 +50,17 @@ export const provider = {
 };
 
 function observe(target) {
-  const raw = JSON.parse(new TextDecoder().decode(ask(target, "GET").body)).state;
+  const raw = stateIn(ask(target, "GET").body);
   const state = raw === "on" || raw === "off" ? raw : "unknown";
   return { state, raw: String(raw), bootMark: undefined, boot: undefined, extra: [] };
+}
+
+function stateIn(body) {
+  try {
+    return JSON.parse(text(body)).state;
+  } catch (_) {
+    throw failure("upstream", "power.not_json", "the controller did not answer with JSON");
+  }
 }
 
 function ask(target, method, body) {
@@ -60,7 +68,7 @@ function ask(target, method, body) {
     method,
     url: `${target.address}/power`,
     headers: body ? [["content-type", "application/json"]] : [],
-    body: new TextEncoder().encode(body ? JSON.stringify(body) : ""),
+    body: utf8(body ? JSON.stringify(body) : ""),
     tlsProfile: target.tlsProfile,
     route: target.route,
     timeoutMs: 5000,
@@ -74,6 +82,10 @@ function ask(target, method, body) {
   }
   return answer;
 }
+
+// The engine has neither TextEncoder nor TextDecoder.
+const utf8 = (text) => Uint8Array.from(unescape(encodeURIComponent(text)), (byte) => byte.charCodeAt(0));
+const text = (bytes) => decodeURIComponent(escape(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")));
 
 const failure = (kind, code, message) => ({
   kind,
