@@ -16,7 +16,7 @@ use lexopt::Parser;
 use crate::{
     faults, openapi, play, plugins, release,
     report::Report,
-    schemathesis, tidy,
+    schemathesis, tidy, tutorial,
     workspace::{Workspace, target_folder, watch},
 };
 
@@ -61,7 +61,6 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     report.step("plugins, natively", || plugins::native_tests(workspace));
     // Before the tests, which run the components.
     report.step("plugins", || plugins::components(workspace).map(drop));
-    report.step("plugin authors' guide", || plugins::tutorial(workspace));
     report.step("tests", || tests(workspace));
     report.step("documentation examples", || {
         workspace.cargo_ok(&["test", "--doc", "--workspace", "--locked"])
@@ -78,6 +77,9 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     let all: Vec<_> = scenarios::ALL.iter().collect();
     if let Err(error) = play::play(workspace, &["--workspace"], &all, &mut report) {
         report.step("e2e", || Err(error));
+    }
+    if let Err(error) = tutorial::check(workspace, &["--workspace"], &mut report) {
+        report.step("tutorial", || Err(error));
     }
     if let Err(error) = faults::check(workspace, &["--workspace"], &mut report) {
         report.step("faults", || Err(error));

@@ -23,6 +23,7 @@ mod report;
 mod schemathesis;
 mod sim;
 mod tidy;
+mod tutorial;
 mod workspace;
 
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ cargo xtask COMMAND
   test                        everything continuous integration checks; ends with a table
   ci                          the same, under the name other tools look for
   plugins                     build and test every plugin and example; components in target/plugins
+  tutorial [--all]            follow docs/plugin-authors.md to the letter, on a real gateway;
+                              --all: new plugins in Python too, which take a minute each
   tidy                        rules of the house: who may use whom, module heads, golden files
   openapi [--check]           write docs/openapi.json, or see whether it is current
   release [--arch ARCH].. [--channel stable|unstable] [--out DIR] [--key FILE]
@@ -81,6 +84,7 @@ fn run() -> Result<ExitCode> {
         "demo" => demo::run(&workspace, args),
         "test" | "ci" => checks::run(&workspace, args),
         "plugins" => plugins::run(&workspace, args),
+        "tutorial" => tutorial::run(&workspace, args),
         "tidy" => tidy::run(&workspace, args),
         "openapi" => openapi::run(&workspace, args),
         "release" => release::run(&workspace, args),

@@ -13,6 +13,7 @@ use e2e::{
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::{
+    plugins,
     release::{self, Arch},
     report::Report,
     workspace::{Workspace, program},
@@ -132,7 +133,15 @@ impl Built {
                 .context("write the release's public key")?;
         }
         if needs.plugins {
-            programs.plugins = crate::plugins::components(workspace)?;
+            programs.plugins = plugins::components(workspace)?;
+        } else if needs.registry {
+            programs.plugins = plugins::build(
+                workspace,
+                &["plugins/policy-window", "plugins/install-default"],
+            )?;
+        }
+        if needs.plugins || needs.registry {
+            programs.kit = plugins::kit(workspace)?;
         }
         Ok(Self {
             programs,

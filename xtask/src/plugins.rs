@@ -59,7 +59,6 @@ pub(crate) fn run(workspace: &Workspace, mut args: Parser) -> Result<ExitCode> {
     }
     native_tests(workspace)?;
     components(workspace)?;
-    tutorial(workspace)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,13 +87,16 @@ pub(crate) fn components(workspace: &Workspace) -> Result<PathBuf> {
     build(workspace, &all)
 }
 
+/// The authors' tool.
+pub(crate) fn kit(workspace: &Workspace) -> Result<PathBuf> {
+    let built = workspace.build(&["--package", "devkit", "--bin", "loopback-plugin"])?;
+    program(&built, "loopback-plugin")
+}
+
 /// Builds and tests some of them.
 pub(crate) fn build(workspace: &Workspace, wanted: &[&str]) -> Result<PathBuf> {
     tools::ensure_target("wasm32-wasip2")?;
-    let kit = program(
-        &workspace.build(&["--package", "devkit", "--bin", "loopback-plugin"])?,
-        "loopback-plugin",
-    )?;
+    let kit = kit(workspace)?;
     let out = absolute(workspace, &target_folder().join("plugins"));
     fs::create_dir_all(&out).with_context(|| format!("make {}", out.display()))?;
     let wanted: Vec<_> = COMPONENTS
@@ -145,51 +147,13 @@ pub(crate) fn build(workspace: &Workspace, wanted: &[&str]) -> Result<PathBuf> {
     Ok(out)
 }
 
-/// Does what docs/plugin-authors.md says, in a folder of its own: the blocks that begin with
-/// `sh rust`, one after the other. Those of the other languages install their tools anew, and what
-/// they do beyond that the examples have done.
-pub(crate) fn tutorial(workspace: &Workspace) -> Result<()> {
-    let kit = program(
-        &workspace.build(&["--package", "devkit", "--bin", "loopback-plugin"])?,
-        "loopback-plugin",
-    )?;
-    let text = fs::read_to_string(workspace.root().join("docs/plugin-authors.md"))
-        .context("read docs/plugin-authors.md")?;
-    let script: String = text
-        .split("\n```sh rust\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .collect();
-    ensure!(
-        script.contains("loopback-plugin new"),
-        "docs/plugin-authors.md has no blocks that begin with `sh rust`"
-    );
-    let folder = absolute(workspace, &target_folder().join("tutorial"));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let path = env::var_os("PATH").unwrap_or_default();
-    let beside = kit.parent().map(Path::to_owned);
-    let path = env::join_paths(beside.into_iter().chain(env::split_paths(&path)))?;
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-eu", "-c", &script])
-        .current_dir(&folder)
-        .env("PATH", path)
-        // Its own target folder would lie in what was just removed.
-        .env(
-            "CARGO_TARGET_DIR",
-            absolute(workspace, &target_folder().join("guests")),
-        );
-    watch(&mut shell)
-}
-
 fn absolute(workspace: &Workspace, folder: &Path) -> PathBuf {
     workspace.root().join(folder)
 }
 
 /// `PATH` with the tools of the other languages in front.
-fn tool_path() -> Result<OsString> {
-    let cache = cache_folder();
+pub(crate) fn tool_path() -> Result<OsString> {
+    let cache = tools::cache_folder();
     let python = tools::packaged(
         "componentize-py",
         "componentize-py",
@@ -238,17 +202,6 @@ fn jco(cache: &Path) -> Result<PathBuf> {
         let _ = fs::remove_dir_all(&partial);
     }
     Ok(bin)
-}
-
-/// Where tools are kept from one checkout to the next.
-fn cache_folder() -> PathBuf {
-    env::var_os("LOOPBACK_TOOLS")
-        .map(PathBuf::from)
-        .or_else(|| {
-            env::var_os("XDG_CACHE_HOME").map(|home| Path::new(&home).join("loopback-tools"))
-        })
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache/loopback-tools")))
-        .unwrap_or_else(|| target_folder().join("tools"))
 }
 
 /// Whether `file` is newer than everything beneath `sources`.

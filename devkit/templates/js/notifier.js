@@ -29,7 +29,7 @@ export const sink = {
         return { tag: "ok" };
       } catch (error) {
         stopped = true;
-        return { tag: "err", val: error.payload ?? error };
+        return { tag: "err", val: told(error) };
       }
     });
   },
@@ -41,7 +41,7 @@ function post(url, event) {
     method: "POST",
     url,
     headers: [["content-type", "application/json"]],
-    body: bytes(JSON.stringify(message)),
+    body: utf8(JSON.stringify(message)),
     tlsProfile: undefined,
     route: undefined,
     timeoutMs: 5000,
@@ -54,8 +54,14 @@ function post(url, event) {
   }
 }
 
-// UTF-8 with what the language itself has: QuickJS knows no TextEncoder.
-const bytes = (text) => Uint8Array.from(unescape(encodeURIComponent(text)), (char) => char.charCodeAt(0));
+// The engine has no TextEncoder.
+const utf8 = (text) => Uint8Array.from(unescape(encodeURIComponent(text)), (byte) => byte.charCodeAt(0));
+
+// What the gateway threw, what this plugin threw, and what is a mistake in it.
+function told(error) {
+  const known = error.payload ?? error;
+  return known.kind ? known : failure("internal", "plugin.mistake", String(error));
+}
 
 const failure = (kind, code, message) => ({
   kind,

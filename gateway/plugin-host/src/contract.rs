@@ -18,8 +18,10 @@ pub(crate) mod policy;
 #[allow(missing_docs, reason = "generated from what is documented in wit/")]
 pub(crate) mod power;
 
+use model::names::clean;
 use model::plugin::PluginKind;
-use wasmtime::component::{HasSelf, InstancePre, Linker};
+use wasmtime::Store;
+use wasmtime::component::{HasSelf, Instance, InstancePre, Linker};
 
 use crate::store::CallState;
 
@@ -29,6 +31,8 @@ pub(crate) const VERSION: &str = "0.1.0";
 /// What a component of any kind may export besides. One of another version is as good as none:
 /// nobody relies on it.
 const HEALTH: &str = "loopback:base/health@0.1.0";
+/// The interface that every plugin exports.
+pub(crate) const PLUGIN: &str = "loopback:base/plugin";
 
 /// The interface that makes a component a plugin of a kind.
 pub(crate) fn export_of(kind: PluginKind) -> &'static str {
@@ -118,7 +122,7 @@ pub(crate) enum KindExports {
 }
 
 impl Exports {
-    /// Fails when a function is missing or has another type than in the contract.
+    /// Fails when a function is missing. Types are compared by [`Self::compare`].
     pub(crate) fn of(kind: PluginKind, pre: &InstancePre<CallState>) -> wasmtime::Result<Self> {
         let tells = pre.component().get_export_index(None, HEALTH).is_some();
         Ok(Self {
@@ -136,7 +140,50 @@ impl Exports {
             },
         })
     }
+
+    /// Fails when a function has another type than in the contract. All of them are looked at, not
+    /// only the one that is about to be called.
+    pub(crate) fn compare(
+        &self,
+        store: &mut Store<CallState>,
+        instance: &Instance,
+    ) -> Result<(), Misfit> {
+        let misfit = |interface: &str, error: wasmtime::Error| {
+            Misfit(clean(&format!("`{interface}`: {error:#}"), 500))
+        };
+        self.plugin
+            .load(&mut *store, instance)
+            .map_err(|error| misfit(PLUGIN, error))?;
+        if let Some(health) = &self.health {
+            let fits = health.load(&mut *store, instance).map(drop);
+            fits.map_err(|error| misfit(HEALTH, error))?;
+        }
+        let (kind, fits) = match &self.kind {
+            KindExports::Installer(indices) => {
+                let fits = indices.load(store, instance).map(drop);
+                (PluginKind::Installer, fits)
+            }
+            KindExports::Notifier(indices) => {
+                let fits = indices.load(store, instance).map(drop);
+                (PluginKind::Notifier, fits)
+            }
+            KindExports::Policy(indices) => {
+                let fits = indices.load(store, instance).map(drop);
+                (PluginKind::Policy, fits)
+            }
+            KindExports::Power(indices) => {
+                let fits = indices.load(store, instance).map(drop);
+                (PluginKind::Power, fits)
+            }
+        };
+        fits.map_err(|error| misfit(export_of(kind), error))
+    }
 }
+
+/// A function has another type than in the contract: of which interface, and what differs.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Misfit(String);
 
 #[derive(Debug, thiserror::Error)]
 #[error("called as a plugin of another kind")]

@@ -8,7 +8,7 @@
 use model::plugin::{InvalidManifest, MANIFEST_SECTION, Manifest, PluginDigest, PluginKind};
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
-use crate::contract::{self, VERSION};
+use crate::contract::{self, PLUGIN, VERSION};
 
 /// The largest component that is looked at, unless said otherwise.
 pub const COMPONENT_BYTES: u64 = 64 << 20;
@@ -18,9 +18,6 @@ const MANIFEST_BYTES: usize = 64 << 10;
 
 /// Imports and exports that are looked at.
 const MAX_NAMES: usize = 1_000;
-
-/// The interface that every plugin exports.
-const PLUGIN: &str = "loopback:base/plugin";
 
 /// Packages of WASI 0.2 that are there, and inert.
 const WASI: [&str; 6] = [

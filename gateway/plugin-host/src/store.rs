@@ -19,7 +19,7 @@ use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 
 use crate::breaker::Went;
 use crate::call_log::CallLog;
-use crate::contract::Exports;
+use crate::contract::{Exports, Misfit};
 use crate::limiter::{Limiter, TABLE_ELEMENTS};
 use crate::meter::Meter;
 use crate::ports::{ErrorKind, GuestError};
@@ -230,6 +230,9 @@ impl Fresh {
                 },
                 Stop::Handles => Reason::Handles,
             };
+        }
+        if let Some(misfit) = error.downcast_ref::<Misfit>() {
+            return Reason::WrongContract(misfit.to_string());
         }
         let text = error.root_cause().to_string();
         if text.contains("fuel allocated for hostcalls") {

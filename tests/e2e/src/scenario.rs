@@ -46,6 +46,8 @@ pub struct Needs {
     pub prometheus: bool,
     /// Components of plugins.
     pub plugins: bool,
+    /// A registry for OCI images, and components written in Rust to put there.
+    pub registry: bool,
 }
 
 impl Needs {
@@ -57,6 +59,7 @@ impl Needs {
         emulator: false,
         prometheus: false,
         plugins: false,
+        registry: false,
     };
     /// Only the lab.
     pub const HOSTS: Self = Self {
@@ -66,6 +69,7 @@ impl Needs {
         emulator: false,
         prometheus: false,
         plugins: false,
+        registry: false,
     };
     /// Gateway, agent and CLI as processes of this machine.
     pub const PROCESSES: Self = Self {
@@ -75,6 +79,7 @@ impl Needs {
         emulator: false,
         prometheus: false,
         plugins: false,
+        registry: false,
     };
     /// Hosts that install a released agent.
     pub const INSTALLED_HOSTS: Self = Self {
@@ -84,6 +89,7 @@ impl Needs {
         emulator: false,
         prometheus: false,
         plugins: false,
+        registry: false,
     };
     /// An agent of another architecture.
     pub const EMULATED: Self = Self {
@@ -93,6 +99,7 @@ impl Needs {
         emulator: true,
         prometheus: false,
         plugins: false,
+        registry: false,
     };
 
     /// Hosts that install a released agent, and a Prometheus.
@@ -112,6 +119,11 @@ impl Needs {
         plugins: true,
         ..Self::RELEASED_PROCESSES
     };
+    /// Gateway and CLI as processes of this machine, and a registry.
+    pub const REGISTRY: Self = Self {
+        registry: true,
+        ..Self::PROCESSES
+    };
     /// Processes of this machine, and a release that hosts could fetch.
     pub const RELEASED_PROCESSES: Self = Self {
         release: true,
@@ -127,6 +139,7 @@ impl Needs {
             emulator: self.emulator || other.emulator,
             prometheus: self.prometheus || other.prometheus,
             plugins: self.plugins || other.plugins,
+            registry: self.registry || other.registry,
         }
     }
 
@@ -140,6 +153,9 @@ impl Needs {
         }
         if self.prometheus {
             tools::ensure(&[tool("prometheus", "prometheus"), tool("curl", "curl")])?;
+        }
+        if self.registry {
+            tools::unpacked("docker-registry", "docker-registry")?;
         }
         Ok(())
     }

@@ -112,6 +112,68 @@ fn install(packages: &[&'static str]) -> Result<(), Missing> {
         .map_err(|error| Missing(format!("installing {list} did not work: {error:#}")))
 }
 
+/// A program of a Debian package that would start a service when it is installed: where it is not
+/// installed, the package is unpacked into [`cache_folder`], and nothing of the machine changes.
+pub fn unpacked(program: &str, package: &str) -> Result<PathBuf, Missing> {
+    if let Some(found) = find(program) {
+        return Ok(found);
+    }
+    let home = cache_folder().join(format!("debian-{package}"));
+    let unpacked = home.join("usr/bin").join(program);
+    if is_executable(&unpacked) {
+        return Ok(unpacked);
+    }
+    let missing = |why: String| {
+        Missing(format!(
+            "{program} is missing, and {why}; install it by hand: apt-get install {package}"
+        ))
+    };
+    if env::var_os("LOOPBACK_NO_INSTALL").is_some() {
+        return Err(missing("LOOPBACK_NO_INSTALL is set".into()));
+    }
+    say::line(format_args!(
+        "      unpacking {package} into {}",
+        home.display()
+    ));
+    fetch_and_unpack(package, &home).map_err(|error| missing(format!("{error:#}")))?;
+    if is_executable(&unpacked) {
+        Ok(unpacked)
+    } else {
+        Err(missing(format!("the package {package} does not have it")))
+    }
+}
+
+fn fetch_and_unpack(package: &str, home: &Path) -> anyhow::Result<()> {
+    let cache = cache_folder();
+    std::fs::create_dir_all(&cache)?;
+    // Beside, then moved: what was cut off is not found.
+    let beside = tempfile::tempdir_in(&cache)?;
+    let limit = Duration::from_secs(300);
+    let download = || {
+        let mut command = sh::command(&["apt-get", "download", "-q", package]);
+        sh::run(command.current_dir(beside.path()), limit)?.ok()
+    };
+    // Usually the lists are only old, or absent as in a fresh container.
+    download().or_else(|_| {
+        sh::ok(&["apt-get", "update", "-q"], limit)?;
+        download()
+    })?;
+    let mut unpack = sh::command(&["sh", "-c", "dpkg-deb -x ./*.deb unpacked"]);
+    sh::run(unpack.current_dir(beside.path()), limit)?.ok()?;
+    // Whoever was faster has the same.
+    let _ = std::fs::rename(beside.path().join("unpacked"), home);
+    Ok(())
+}
+
+/// Where tools are kept that are not installed into the machine, from one checkout to the next.
+pub fn cache_folder() -> PathBuf {
+    let named = |name: &str| env::var_os(name).map(PathBuf::from);
+    named("LOOPBACK_TOOLS")
+        .or_else(|| named("XDG_CACHE_HOME").map(|home| home.join("loopback-tools")))
+        .or_else(|| named("HOME").map(|home| home.join(".cache/loopback-tools")))
+        .unwrap_or_else(|| env::temp_dir().join("loopback-tools"))
+}
+
 /// Makes sure that the toolchain can build for `target`.
 pub fn ensure_target(target: &str) -> Result<(), Missing> {
     let limit = Duration::from_secs(300);

@@ -20,7 +20,7 @@ pub(crate) struct Grant {
     /// Name of the plugin
     name: Name,
     /// All of the grant, TOML or JSON; - for standard input
-    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["workspace", "http", "network", "secret", "send"])]
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["workspace", "http", "network", "plain", "secret", "send"])]
     file: Option<PathBuf>,
     /// Workspace that it serves, or all; repeatable. Replaces those of before
     #[arg(long, short, value_name = "WORKSPACE|all")]
@@ -31,6 +31,9 @@ pub(crate) struct Grant {
     /// Network that the servers named here may be in, besides public addresses' own; repeatable
     #[arg(long, value_name = "CIDR", requires = "http")]
     network: Vec<Cidr>,
+    /// Lets requests to the servers named here go without TLS
+    #[arg(long, requires = "http")]
+    plain: bool,
     /// Secret for one of its needs; repeatable
     #[arg(long, value_name = "NEED=WORKSPACE/NAME")]
     secret: Vec<SecretArg>,
@@ -167,6 +170,7 @@ fn added(
         }
         let ports = server.port.iter().filter(|port| !rule.ports.contains(port));
         rule.ports.extend(ports.collect::<Vec<_>>());
+        rule.plain |= command.plain;
         for network in &command.network {
             if !rule.networks.contains(network) {
                 rule.networks.push(*network);

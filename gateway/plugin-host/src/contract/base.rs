@@ -180,6 +180,8 @@ impl Operation for Describe {
         store: &mut Store<CallState>,
         instance: &Instance,
     ) -> wasmtime::Result<types::Descriptor> {
+        // Here and not when the function is wanted: that would be in the middle of something.
+        code.compare(store, instance)?;
         let shared = code.plugin.load(&mut *store, instance)?;
         shared.loopback_base_plugin().call_describe(store).await
     }

@@ -27,4 +27,6 @@ pub struct Programs {
     pub release_key: PathBuf,
     /// A folder with components of plugins; empty when none were built.
     pub plugins: PathBuf,
+    /// `loopback-plugin`, what authors of plugins work with; empty when no plugins were built.
+    pub kit: PathBuf,
 }

@@ -19,6 +19,7 @@ mod power;
 mod power_loss;
 mod process;
 mod reboot;
+mod registry;
 mod secrets;
 mod slow_peers;
 mod support;
@@ -66,6 +67,12 @@ pub const ALL: &[Scenario] = &[
         hostile_plugins::run,
     )
     .covering(&[31, 32, 33]),
+    scenario(
+        "registry",
+        "a signed policy comes from a real registry; exchanged, foreign and moved ones are refused",
+        Needs::REGISTRY,
+        registry::run,
+    ),
     scenario(
         "secrets",
         "no secret is in a process list, log, file, metric or answer where it does not belong",

@@ -24,6 +24,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use self::receiver::Receiver;
+use super::support::closed_window;
 use crate::{
     product::{Launch, Programs, WORKSPACE, World},
     sh,
@@ -258,7 +259,7 @@ impl Story<'_> {
     fn policy_denies(&self) -> Result<()> {
         self.cli(&["plugin", "install", &self.component("policy-window")])?;
         self.cli(&["plugin", "grant", "policy-window", "--workspace", "all"])?;
-        self.configure("policy-window", &window(&closed()?))?;
+        self.configure("policy-window", &window(&closed_window()?))?;
         self.enable("policy-window")?;
         let refused = self
             .world
@@ -470,17 +471,4 @@ impl Story<'_> {
 /// A configuration of the policy with these windows.
 fn window(windows: &Value) -> Value {
     json!({ "windows": windows, "actions": ["project.workspace.agent_token"] })
-}
-
-/// A window of an hour that is far from now.
-fn closed() -> Result<Value> {
-    let mut date = sh::command(&["date", "-u", "+%H"]);
-    let hour: u32 = sh::run(&mut date, Duration::from_secs(5))?
-        .ok()?
-        .trim()
-        .parse()?;
-    let from = (hour + 12) % 24;
-    Ok(json!([{
-        "days": [], "from": format!("{from:02}:00"), "to": format!("{:02}:00", (from + 1) % 24),
-    }]))
 }

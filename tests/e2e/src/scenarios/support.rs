@@ -3,11 +3,12 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     lab::Host,
     product::{Programs, Token, World},
+    sh,
 };
 
 /// A fresh boot, a join and a first heartbeat fit well into this; a busy machine needs the rest.
@@ -81,4 +82,17 @@ pub(super) fn count(history: &[Value], kind: &str) -> usize {
         .iter()
         .filter(|entry| entry["event"]["kind"] == kind)
         .count()
+}
+
+/// Windows of a policy: one of an hour that is far from now.
+pub(super) fn closed_window() -> Result<Value> {
+    let mut date = sh::command(&["date", "-u", "+%H"]);
+    let hour: u32 = sh::run(&mut date, Duration::from_secs(5))?
+        .ok()?
+        .trim()
+        .parse()?;
+    let from = (hour + 12) % 24;
+    Ok(json!([{
+        "days": [], "from": format!("{from:02}:00"), "to": format!("{:02}:00", (from + 1) % 24),
+    }]))
 }
