@@ -35,6 +35,7 @@ const COMPONENTS: &[(&str, Language)] = &[
     ("plugins/policy-window", Language::Rust),
     ("plugins/power-ec2", Language::Rust),
     ("plugins/power-hetzner", Language::Rust),
+    ("plugins/power-webhook", Language::Rust),
     ("examples/plugins/rust-installer", Language::Rust),
     ("examples/plugins/rust-policy", Language::Rust),
     ("examples/plugins/js-installer", Language::Js),
