@@ -32,8 +32,7 @@ fn cloud() -> Result<Cloud, tools::Missing> {
     let log = tempfile::tempdir().expect("a folder");
     let mut command = Command::new(&moto);
     command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-    let mut running =
-        Daemon::start("moto", command, &log.path().join("log")).expect("moto starts");
+    let mut running = Daemon::start("moto", command, &log.path().join("log")).expect("moto starts");
     let ready = |line: &str| line.contains("Running on");
     running
         .wait_line(ready, Duration::from_secs(60))

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use e2e::product::Daemon;
-use e2e::tools::{self, Missing, tool};
 use e2e::sh;
+use e2e::tools::{self, Missing, tool};
 use model::plugin::{Grant, HttpRule};
 use plugin_host::ports::ErrorKind;
 use plugin_host::power::{Action, Begun, Resumed, State, Step};
@@ -107,7 +107,9 @@ fn python() -> Result<String, Missing> {
     let kept = std::fs::read_dir(PathBuf::from(kept.trim()).join("versions"));
     let kept = kept.into_iter().flatten().flatten();
     let kept = kept.map(|entry| entry.path().join("bin/python3").display().to_string());
-    let mut all = ["python3", "python3.13", "python3.12"].map(str::to_owned).to_vec();
+    let mut all = ["python3", "python3.13", "python3.12"]
+        .map(str::to_owned)
+        .to_vec();
     all.extend(kept);
     all.into_iter()
         .find(|python| sh::ok(&[python, "-c", new], limit).is_ok())
@@ -170,7 +172,10 @@ async fn servers_are_turned_on_and_off_and_actions_followed_to_their_end() {
                 Step::Done => return,
                 Step::Running(progress) => cursor = progress.cursor,
             }
-            assert!(tokio::time::Instant::now() < until, "{action:?} does not end");
+            assert!(
+                tokio::time::Instant::now() < until,
+                "{action:?} does not end"
+            );
         }
     };
 
