@@ -431,7 +431,10 @@ fn a_rehearsal_finds_what_the_credentials_may_not_do() {
         .answer(400, &[], &refused(STATE));
     let found = Ec2::check_target(&host, &config(json!({})), &target()).unwrap();
     let messages: Vec<_> = found.iter().map(|one| one.message.as_str()).collect();
-    assert_eq!(messages, ["StartInstances is refused: UnauthorizedOperation: because"]);
+    assert_eq!(
+        messages,
+        ["StartInstances is refused: UnauthorizedOperation: because"]
+    );
     assert!(
         asked(&host)[1..]
             .iter()
