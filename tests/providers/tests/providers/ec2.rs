@@ -39,7 +39,9 @@ fn cloud() -> Result<Cloud, tools::Missing> {
         .expect("moto is ready");
     let url = format!("http://127.0.0.1:{port}");
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/providers/ec2_account.py");
-    let python = moto.with_file_name("python");
+    // Its own, which has what the script needs; the system's where moto was installed into that.
+    let own = moto.with_file_name("python");
+    let python = if own.exists() { own } else { "python3".into() };
     let output = Command::new(python)
         .arg(script)
         .args([&url, REGION])
