@@ -161,12 +161,9 @@ impl<'a> Bench<'a> {
             }
         }
         Ok(Tried {
-            case,
-            about: about.to_owned(),
-            outcome,
-            submits: seen.submits,
             requests: seen.requests,
             complaints,
+            ..Tried::new(case, about, outcome, seen.submits)
         })
     }
 
@@ -248,6 +245,22 @@ impl<'a> Bench<'a> {
 }
 
 impl Tried {
+    pub(super) fn new(
+        case: &'static str,
+        about: &str,
+        outcome: Result<Value, GuestError>,
+        submits: Vec<Action>,
+    ) -> Self {
+        Self {
+            case,
+            about: about.to_owned(),
+            outcome,
+            submits,
+            requests: 0,
+            complaints: Vec::new(),
+        }
+    }
+
     pub(super) fn complain(&mut self, what: impl Into<String>) {
         self.complaints.push(what.into());
     }

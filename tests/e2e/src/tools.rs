@@ -215,6 +215,12 @@ pub fn packaged(
         return Err(missing("LOOPBACK_NO_INSTALL is set"));
     }
     ensure(&[tool("python3", "python3")])?;
+    // Tests are processes of their own, and the second would clear away what the first installs.
+    let _alone = alone(&folder.join(format!("{program}.lock")))
+        .map_err(|error| missing(&format!("its folder cannot be locked: {error}")))?;
+    if is_executable(&installed) {
+        return Ok(installed);
+    }
     say::line(format_args!(
         "      installing {program} {version} into {}",
         home.display()
@@ -270,4 +276,14 @@ fn privilege() -> Option<Vec<&'static str>> {
 
 fn is_executable(file: &Path) -> bool {
     rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file()
+}
+
+/// Waits until nobody else holds this file.
+fn alone(path: &Path) -> std::io::Result<std::fs::File> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let file = std::fs::File::create(path)?;
+    file.lock()?;
+    Ok(file)
 }
