@@ -186,7 +186,7 @@ fn messages() -> Vec<Vec<u8>> {
     let agent = [
         A::Hello(hello),
         A::Heartbeat(Heartbeat { sequence: 1 }),
-        A::Facts(facts()),
+        A::Facts(Box::new(facts())),
         A::Renew(Renew { csr: vec![0x30] }),
         A::CounterStored(CounterStored { counter: 8 }),
         A::ProbeReply(Probe { nonce: 1 }),
