@@ -82,7 +82,7 @@ fn an_action_is_one_post_with_profile_route_and_password() {
     for request in requests {
         assert_eq!(request.tls_profile.as_deref(), Some("bmc"));
         assert_eq!(request.route.as_deref(), Some("rack"));
-        assert_eq!(request.credentials, [basic.clone()]);
+        assert_eq!(request.credentials, std::slice::from_ref(&basic));
     }
 }
 
