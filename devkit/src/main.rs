@@ -10,6 +10,7 @@
 
 mod build;
 mod component;
+mod datagrams;
 mod dev;
 mod fixture;
 mod keys;
