@@ -33,6 +33,8 @@ const COMPONENTS: &[(&str, Language)] = &[
     ("plugins/install-default", Language::Rust),
     ("plugins/notify-webhook", Language::Rust),
     ("plugins/policy-window", Language::Rust),
+    ("plugins/power-ipmi", Language::Rust),
+    ("plugins/power-wol", Language::Rust),
     ("examples/plugins/rust-installer", Language::Rust),
     ("examples/plugins/rust-policy", Language::Rust),
     ("examples/plugins/js-installer", Language::Js),
