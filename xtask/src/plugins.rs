@@ -34,6 +34,7 @@ const COMPONENTS: &[(&str, Language)] = &[
     ("plugins/notify-webhook", Language::Rust),
     ("plugins/policy-window", Language::Rust),
     ("plugins/power-ipmi", Language::Rust),
+    ("plugins/power-proxmox", Language::Rust),
     ("plugins/power-wol", Language::Rust),
     ("examples/plugins/rust-installer", Language::Rust),
     ("examples/plugins/rust-policy", Language::Rust),

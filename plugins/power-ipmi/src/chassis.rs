@@ -81,9 +81,9 @@ pub(crate) fn observe(session: &mut Session<'_>) -> Result<Observation, Error> {
     let answer = session.ask(STATUS, &[])?;
     let mut seen = status(completion(STATUS, &answer)?)?;
     // Not every controller has boot options, and the power is what is asked for.
-    let answer = session.ask(GET_BOOT, &[BOOT_FLAGS, 0, 0])?;
-    if let Ok(data) = completion(GET_BOOT, &answer) {
-        seen.boot = boot(data);
+    if let Ok(answer) = session.ask(GET_BOOT, &[BOOT_FLAGS, 0, 0]) {
+        let data = completion(GET_BOOT, &answer);
+        seen.boot = data.ok().and_then(boot);
     }
     Ok(seen)
 }

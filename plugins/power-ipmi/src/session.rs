@@ -97,17 +97,20 @@ impl<'a> Session<'a> {
 
     /// Asks, and asks again when no answer comes.
     pub(crate) fn ask(&mut self, command: Command, data: &[u8]) -> Result<Answer, Error> {
-        let tries = self.link.tries;
-        self.exchange(command, data, tries)
+        let (tries, wait_ms) = (self.link.tries, self.link.answer_ms);
+        self.exchange(command, data, tries, wait_ms)
     }
 
     /// Has something happen: sent once, so that it happens once at most. An error that comes after
     /// that says that the outcome is unknown.
     pub(crate) fn once(&mut self, command: Command, data: &[u8]) -> Result<Answer, Error> {
-        self.exchange(command, data, 1).map_err(|mut error| {
-            // Refused by the gateway itself, before anything was sent.
-            let never_sent = matches!(error.kind, ErrorKind::Denied | ErrorKind::Cancelled);
-            error.outcome_unknown = !never_sent;
+        // As long as a question is tried, because this is not asked again.
+        let wait_ms = self.link.answer_ms.saturating_mul(self.link.tries);
+        let before = self.sent;
+        let answer = self.exchange(command, data, 1, wait_ms);
+        answer.map_err(|mut error| {
+            // What the gateway refuses to send has not left it.
+            error.outcome_unknown = self.sent != before && error.kind != ErrorKind::Denied;
             error
         })
     }
@@ -122,7 +125,13 @@ impl<'a> Session<'a> {
         let _ = self.link.channel.send(&packet);
     }
 
-    fn exchange(&mut self, command: Command, data: &[u8], tries: u32) -> Result<Answer, Error> {
+    fn exchange(
+        &mut self,
+        command: Command,
+        data: &[u8],
+        tries: u32,
+        wait_ms: u32,
+    ) -> Result<Answer, Error> {
         self.message = (self.message + 1) & 0x3f;
         let request = message::request(command, self.message, data);
         let Self {
@@ -136,7 +145,7 @@ impl<'a> Session<'a> {
         } = self;
         link.exchange(
             command.name,
-            tries,
+            (tries, wait_ms),
             || {
                 *sent += 1;
                 packet::seal(keys, *controller, *sent, &request)
@@ -160,7 +169,7 @@ impl<'a> Link<'a> {
         let request = message::request(CAPABILITIES, 0, &[0x8e, privilege]);
         let answer = self.exchange(
             CAPABILITIES.name,
-            self.tries,
+            (self.tries, self.answer_ms),
             || packet::plain(&request),
             |packet| message::answer(CAPABILITIES, 0, packet::plain_message(packet)?),
         )?;
@@ -263,7 +272,7 @@ impl<'a> Link<'a> {
     ) -> Result<T, Error> {
         let said = self.exchange(
             "opening a session",
-            self.tries,
+            (self.tries, self.answer_ms),
             || packet::setup(kind, payload),
             |packet| read(packet::setup_payload(answer, packet)?),
         )?;
@@ -274,12 +283,12 @@ impl<'a> Link<'a> {
     fn exchange<T>(
         &self,
         what: &str,
-        tries: u32,
+        (tries, wait_ms): (u32, u32),
         mut packet: impl FnMut() -> Vec<u8>,
         mut read: impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<T, Error> {
         for _ in 0..tries.max(1) {
-            let until = self.host.now_ms() + u64::from(self.answer_ms);
+            let until = self.host.now_ms() + u64::from(wait_ms);
             let left = self.host.remaining_ms();
             if left <= SPARE_MS {
                 break;

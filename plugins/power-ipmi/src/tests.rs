@@ -142,6 +142,14 @@ fn silence_is_a_timeout_and_nothing_was_submitted() {
 }
 
 #[test]
+fn an_action_that_there_is_no_time_for_was_not_submitted() {
+    let scene = Scene::new(Machine::default()).with(Fault::Slow(1_500));
+    let error = begin(&scene, Action::On).unwrap_err();
+    assert!(error.is_transient() && !error.outcome_unknown, "{error:?}");
+    assert!(scene.machine().told.is_empty());
+}
+
+#[test]
 fn each_refusal_says_whose_matter_it_is() {
     for (fault, kind, code) in [
         (Fault::Password("other"), ErrorKind::Auth, "ipmi.password"),

@@ -12,7 +12,6 @@ use crate::address::is_node;
 const TOKEN: &str = "token";
 
 /// How a server is spoken with.
-#[derive(Clone, Debug)]
 pub(crate) struct Client<'a> {
     pub(crate) host: &'a dyn Host,
     /// As in `loopback@pve!power`.
@@ -36,7 +35,12 @@ struct Complaint {
 
 impl Client<'_> {
     pub(crate) fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, Error> {
-        let answer = self.host.send(&self.signed(Request::get(url)))?;
+        let asked = self.host.send(&self.signed(Request::get(url)));
+        // Whatever became of a question, nothing was submitted by it.
+        let answer = asked.map_err(|mut error| {
+            error.outcome_unknown = false;
+            error
+        })?;
         read(&self.good(answer)?)
     }
 
@@ -48,9 +52,10 @@ impl Client<'_> {
         let answer = self.host.send(&request)?;
         let status = answer.status;
         let answer = self.good(answer).map_err(|mut error| {
-            // Those of the server's own words are known to come before the task begins. What else
-            // a 5xx means, a proxy between nodes included, nobody can say.
-            error.outcome_unknown = status >= 500 && error.code != LOCKED && error.code != REFUSED;
+            // What the server says in its own words comes before the task begins, and 503 before
+            // that. What else a 5xx means, a proxy between nodes included, nobody can say.
+            let said = [LOCKED, REFUSED, ABSENT].contains(&error.code.as_str());
+            error.outcome_unknown = status >= 500 && status != 503 && !said;
             error
         })?;
         let unknown = |mut error: Error| {

@@ -45,7 +45,10 @@ pub(crate) fn page(
         client.get(&format!("{server}/api2/json/cluster/resources?type=vm"))?;
     let mut machines: Vec<_> = all.into_iter().filter_map(machine).collect();
     machines.sort_by_key(|(id, ..)| *id);
-    let rest: Vec<_> = machines.into_iter().filter(|(id, ..)| *id > after).collect();
+    let rest: Vec<_> = machines
+        .into_iter()
+        .filter(|(id, ..)| *id > after)
+        .collect();
     let more = rest.len() > PAGE;
     let found: Vec<_> = rest
         .into_iter()

@@ -62,7 +62,11 @@ impl Plugin for Proxmox {
 
     fn check(config: &Config) -> Vec<Diagnostic> {
         let mut found = Vec::new();
-        if config.token_id.as_deref().is_some_and(|id| !is_token_id(id)) {
+        if config
+            .token_id
+            .as_deref()
+            .is_some_and(|id| !is_token_id(id))
+        {
             found.push(Diagnostic::error("/token_id", TOKEN_ID_FORM));
         }
         match config.server.as_deref() {
@@ -122,10 +126,16 @@ impl Provider for Proxmox {
             found.push(Diagnostic::warning("/address", WITHOUT_TLS));
         }
         if let Some(lock) = current.lock {
-            found.push(Diagnostic::info("", format!("locked at the moment: {lock}")));
+            found.push(Diagnostic::info(
+                "",
+                format!("locked at the moment: {lock}"),
+            ));
         }
         let path = format!("/vms/{}", machine.id);
-        let url = format!("{}/api2/json/access/permissions?path={path}", machine.server);
+        let url = format!(
+            "{}/api2/json/access/permissions?path={path}",
+            machine.server
+        );
         // What the token may do is its own to ask; a server that does not say is none the worse.
         let known: Result<Map<String, Value>, _> = client.get(&url);
         let granted = known.ok().and_then(|all| all.get(&path).cloned());
@@ -204,8 +214,9 @@ impl Provider for Proxmox {
     ) -> Result<Step, Error> {
         let (machine, client) = client(host, config, target)?;
         let task = std::str::from_utf8(cursor).ok();
-        let Some((task, node)) = task.and_then(|task| Some((task, api::node_of_task(task)?))) else {
-            return Err(Error::internal("proxmox.cursor", "the cursor is no task"));
+        let Some((task, node)) = task.and_then(|task| Some((task, api::node_of_task(task)?)))
+        else {
+            return Err(Error::invalid("proxmox.cursor", "the cursor is no task"));
         };
         let server = &machine.server;
         let url = format!("{server}/api2/json/nodes/{node}/tasks/{task}/status");
@@ -299,7 +310,10 @@ fn token_id(config: &Config, params: &Params) -> Result<String, Error> {
     let id = params.token_id.as_ref().or(config.token_id.as_ref());
     match id {
         Some(id) if is_token_id(id) => Ok(id.clone()),
-        Some(_) => Err(Error::invalid("target.params", format!("token_id {TOKEN_ID_FORM}"))),
+        Some(_) => Err(Error::invalid(
+            "target.params",
+            format!("token_id {TOKEN_ID_FORM}"),
+        )),
         None => {
             let message = "neither the target's params nor the configuration name a token";
             Err(Error::invalid("target.params", message))

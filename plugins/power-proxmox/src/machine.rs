@@ -118,8 +118,16 @@ mod tests {
     #[test]
     fn states_are_what_qemu_says_and_never_guessed() {
         for (said, state, raw) in [
-            (json!({ "status": "running", "qmpstatus": "running" }), State::On, "running"),
-            (json!({ "status": "stopped", "qmpstatus": "stopped" }), State::Off, "stopped"),
+            (
+                json!({ "status": "running", "qmpstatus": "running" }),
+                State::On,
+                "running",
+            ),
+            (
+                json!({ "status": "stopped", "qmpstatus": "stopped" }),
+                State::Off,
+                "stopped",
+            ),
             (json!({ "status": "running" }), State::On, "running"),
             (json!({ "status": "stopped" }), State::Off, "stopped"),
             (
@@ -132,7 +140,11 @@ mod tests {
                 State::Suspended,
                 "running (io-error)",
             ),
-            (json!({ "status": "stopped", "lock": "suspended" }), State::Suspended, "stopped"),
+            (
+                json!({ "status": "stopped", "lock": "suspended" }),
+                State::Suspended,
+                "stopped",
+            ),
             (
                 json!({ "status": "running", "qmpstatus": "shutdown" }),
                 State::PoweringOff,
@@ -143,8 +155,11 @@ mod tests {
                 State::Unknown,
                 "running (guest-panicked)",
             ),
-            (json!({ "status": "word of a later version" }), State::Unknown,
-                "word of a later version"),
+            (
+                json!({ "status": "word of a later version" }),
+                State::Unknown,
+                "word of a later version",
+            ),
             (json!({}), State::Unknown, ""),
         ] {
             let current: Current = serde_json::from_value(said.clone()).unwrap();
@@ -165,7 +180,14 @@ mod tests {
         });
         let config = config.as_object().unwrap();
         let found = macs(config);
-        assert_eq!(found, ["bc:24:11:00:00:01", "bc:24:11:00:00:02", "bc:24:11:00:00:0a"]);
+        assert_eq!(
+            found,
+            [
+                "bc:24:11:00:00:01",
+                "bc:24:11:00:00:02",
+                "bc:24:11:00:00:0a"
+            ]
+        );
         assert_eq!(uuid(config).unwrap(), "6a0f-x");
     }
 }

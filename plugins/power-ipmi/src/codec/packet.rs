@@ -43,8 +43,8 @@ pub(crate) fn setup(kind: u8, payload: &[u8]) -> Vec<u8> {
 
 /// The step of this kind in such a packet.
 pub(crate) fn setup_payload(kind: u8, packet: &[u8]) -> Option<&[u8]> {
-    let (found, session, _, payload, _) = split(session_part(packet)?)?;
-    (found == kind && session == 0).then_some(payload)
+    let parts = Parts::of(session_part(packet)?)?;
+    (parts.kind == kind && parts.session == 0).then_some(parts.payload)
 }
 
 /// A packet of a session.
@@ -78,12 +78,14 @@ pub(crate) fn open(keys: &Keys, session: u32, packet: &[u8]) -> Option<(u32, Vec
     if !same(&keys.code(covered), code) {
         return None;
     }
-    let (kind, to, sequence, payload, trailer) = split(covered)?;
-    let fits = kind == SEALED_MESSAGE && to == session && trailer.last() == Some(&NEXT_HEADER);
+    let parts = Parts::of(covered)?;
+    let fits = parts.kind == SEALED_MESSAGE
+        && parts.session == session
+        && parts.trailer.last() == Some(&NEXT_HEADER);
     if !fits {
         return None;
     }
-    Some((sequence, keys.decrypt(payload)?))
+    Some((parts.sequence, keys.decrypt(parts.payload)?))
 }
 
 fn session_part(packet: &[u8]) -> Option<&[u8]> {
@@ -100,14 +102,30 @@ fn header(kind: u8, session: u32, sequence: u32, length: usize) -> [u8; HEADER] 
     [FORMAT_2_0, kind, s0, s1, s2, s3, q0, q1, q2, q3, l0, l1]
 }
 
-/// Kind, session, sequence, payload, and what follows.
-fn split(bytes: &[u8]) -> Option<(u8, u32, u32, &[u8], &[u8])> {
-    let (head, rest) = bytes.split_at_checked(HEADER)?;
-    let word = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
-    if head[0] != FORMAT_2_0 {
-        return None;
+/// A packet of version 2.0, taken apart.
+struct Parts<'a> {
+    kind: u8,
+    session: u32,
+    sequence: u32,
+    payload: &'a [u8],
+    trailer: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn of(bytes: &'a [u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_at_checked(HEADER)?;
+        let word = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
+        if head[0] != FORMAT_2_0 {
+            return None;
+        }
+        let length = usize::from(u16::from_le_bytes([head[10], head[11]]));
+        let (payload, trailer) = rest.split_at_checked(length)?;
+        Some(Self {
+            kind: head[1],
+            session: word(2)?,
+            sequence: word(6)?,
+            payload,
+            trailer,
+        })
     }
-    let length = usize::from(u16::from_le_bytes([head[10], head[11]]));
-    let (payload, trailer) = rest.split_at_checked(length)?;
-    Some((head[1], word(2)?, word(6)?, payload, trailer))
 }

@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     EverySecondIsLost,
     /// Other datagrams come before each answer.
     Noise,
+    /// Each packet takes this long.
+    Slow(u64),
     /// This command is carried out, and its answer lost.
     NoAnswerTo(u8),
     /// The controller has this password.
@@ -118,6 +120,12 @@ impl Datagrams for Channel {
     fn send(&self, data: &[u8]) -> Result<(), Error> {
         let mut peer = self.peer.borrow_mut();
         peer.sent += 1;
+        let slow = self.state.find(|fault| match fault {
+            Fault::Slow(ms) => Some(ms),
+            _ => None,
+        });
+        let spent = self.state.spent_ms.get() + slow.unwrap_or(0);
+        self.state.spent_ms.set(spent);
         let lost = self.state.has(Fault::EverySecondIsLost) && peer.sent % 2 == 1;
         if lost || self.state.has(Fault::Silent) {
             return Ok(());

@@ -49,7 +49,7 @@ esac
 struct Controller {
     folder: TempDir,
     port: u16,
-    _simulator: Daemon,
+    simulator: Daemon,
 }
 
 impl Controller {
@@ -91,11 +91,12 @@ impl Controller {
         let controller = Self {
             folder,
             port,
-            _simulator: simulator,
+            simulator,
         };
         wait::until("the simulator", Duration::from_secs(20), || {
             let said = controller.ipmitool(&["chassis", "power", "status"])?;
-            Ok(Look::when(said.contains("Chassis Power is off"), || said))
+            let ready = said.contains("Chassis Power is off");
+            Ok(Look::when(ready, || said + &controller.simulator.tail(5)))
         })
         .expect("a controller as others see it");
         Some(controller)
@@ -107,7 +108,7 @@ impl Controller {
         let mut command = Command::new("ipmitool");
         command.args(["-I", "lanplus", "-C", "3", "-N", "1", "-R", "1"]);
         command.args(["-H", "127.0.0.1", "-p", &port]);
-        command.args(["-U", "admin", "-P", "a password", "-L", "OPERATOR"]);
+        command.args(["-U", "admin", "-P", "a-password", "-L", "OPERATOR"]);
         command.args(words);
         let output = sh::run(&mut command, Duration::from_secs(20))?;
         Ok(output.stdout + &output.stderr)
@@ -137,8 +138,8 @@ set_working_mc 0x20
     guid a123456789abcdefa123456789abcdef
   endlan
   chassis_control "{machine} 0x20"
-  user 2 true "admin" "a password" admin 10 none md2 md5 straight
-  user 3 true "viewer" "a password" user 10 none md2 md5 straight
+  user 2 true "admin" "a-password" admin 10 none md2 md5 straight
+  user 3 true "viewer" "a-password" user 10 none md2 md5 straight
 "#,
         machine = machine.display()
     )
@@ -169,7 +170,7 @@ async fn a_machine_is_turned_on_and_off_through_a_controller() {
     let Some(controller) = Controller::start("power-ipmi") else {
         return;
     };
-    let ipmi = provider(controller.port, "a password").await;
+    let ipmi = provider(controller.port, "a-password").await;
     let plugin = &ipmi.plugin;
     let target = controller.target(json!({}));
     let observe = || plugin.power_observe(support::of(), target.clone());
@@ -255,7 +256,7 @@ async fn wrong_credentials_too_little_privilege_and_silence_are_told_apart() {
     assert_eq!(suite, known(ErrorKind::Unsupported, "ipmi.cipher_suite"));
 
     // The password is replaced, and the next call has it.
-    ipmi.replace_secret("password", "a password").await;
+    ipmi.replace_secret("password", "a-password").await;
     let viewer = refused(target(json!({ "user": "viewer" }))).await;
     assert_eq!(viewer, known(ErrorKind::Forbidden, "ipmi.privilege"));
     let seen = ipmi
@@ -268,7 +269,7 @@ async fn wrong_credentials_too_little_privilege_and_silence_are_told_apart() {
     // Somebody who says nothing.
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let port = silent.local_addr().expect("bound").port();
-    let ipmi = provider(port, "a password").await;
+    let ipmi = provider(port, "a-password").await;
     let nobody = support::target(&format!("127.0.0.1:{port}"), json!({}));
     let begun = ipmi
         .plugin
