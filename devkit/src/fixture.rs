@@ -238,6 +238,51 @@ impl Exchange {
         found
     }
 
+    /// Whether a request is this one. `usual` is the method unless there is one.
+    pub(crate) fn is(&self, request: &HttpRequest, usual: &str) -> bool {
+        let method = self.method.as_deref().unwrap_or(usual);
+        method == request.method && self.differs(request, &[]).is_empty()
+    }
+
+    /// Anything, answered with this.
+    pub(crate) fn answering(status: u16, headers: BTreeMap<String, String>, body: &str) -> Self {
+        Self {
+            method: None,
+            url: None,
+            with: BTreeMap::new(),
+            contains: Vec::new(),
+            secrets: None,
+            status,
+            headers,
+            body: body.to_owned(),
+            error: None,
+        }
+    }
+
+    /// Anything, and nothing comes back.
+    pub(crate) fn failing(kind: &str, outcome_unknown: bool) -> Self {
+        let kind = kind.to_owned();
+        Self {
+            error: Some(Failure {
+                kind,
+                outcome_unknown,
+            }),
+            ..Self::answering(200, BTreeMap::new(), "")
+        }
+    }
+
+    /// The same, with half of its body, or with one that says nothing where there was none.
+    pub(crate) fn cut(&self) -> Self {
+        let mut cut = self.clone();
+        let half = cut.body.chars().count() / 2;
+        cut.body = cut.body.chars().take(half).collect();
+        if cut.body.is_empty() {
+            cut.status = 200;
+            cut.body = "{\"cut".to_owned();
+        }
+        cut
+    }
+
     pub(crate) fn answer(&self) -> Result<HttpResponse, GuestError> {
         if let Some(failure) = &self.error {
             let kind = match failure.kind.as_str() {

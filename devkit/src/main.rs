@@ -10,6 +10,7 @@
 
 mod build;
 mod component;
+mod conformance;
 mod datagrams;
 mod dev;
 mod fixture;
@@ -26,7 +27,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use model::names::Name;
 use model::plugin::PluginKind;
@@ -82,6 +83,9 @@ enum Command {
         /// The component; by default the one that `build` makes
         #[arg(long)]
         component: Option<PathBuf>,
+        /// Instead, hold the plugin against what its kind promises: power
+        #[arg(long, value_name = "KIND", value_parser = kind)]
+        conformance: Option<PluginKind>,
     },
     /// Build and test again whenever a file changes
     Dev {
@@ -149,9 +153,17 @@ fn run(command: Command) -> Result<()> {
         Command::New { name, kind, lang } => new::new(&name, kind, lang),
         Command::Check { path } => wait(look::check(&component_of(&path)?)),
         Command::Inspect { path } => look::inspect(&component_of(&path)?),
-        Command::Test { folder, component } => {
+        Command::Test {
+            folder,
+            component,
+            conformance,
+        } => {
             let component = component.map_or_else(|| component_of(&folder), Ok)?;
-            wait(test::run(&folder, &component))
+            match conformance {
+                None => wait(test::run(&folder, &component)),
+                Some(PluginKind::Power) => wait(conformance::run(&folder, &component)),
+                Some(other) => bail!("there is no conformance suite for kind {}", other.as_str()),
+            }
         }
         Command::Dev { folder } => dev::watch(&folder),
         Command::Bench { folder, calls } => {

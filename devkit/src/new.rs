@@ -109,6 +109,12 @@ fn files(name: &Name, kind: PluginKind, language: Language) -> Vec<(String, Stri
             "/target\n/node_modules\n/.venv\n__pycache__\n*.wasm\n".to_owned(),
         ),
     ];
+    if kind == PluginKind::Power {
+        files.push((
+            "tests/conformance.toml".to_owned(),
+            template!("power-conformance.toml").to_owned(),
+        ));
+    }
     let mut add = |path: &str, text: &str| files.push((path.to_owned(), fill(text)));
     let (source, text) = match (language, kind) {
         (Language::Rust, PluginKind::Installer) => ("src/lib.rs", template!("rust/installer.rs")),

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use plugin_host::{CallError, Invocation, Reason};
 use serde_json::{Value, json};
 
+use crate::conformance;
 use crate::fixture::{Expect, Fixture};
 use crate::runtime::{self, Ready};
 use crate::say;
@@ -48,6 +49,9 @@ fn fixtures(folder: &Path) -> Result<Vec<PathBuf>> {
             .with_context(|| format!("read {}", folder.display()))?
             .path();
         let extension = path.extension().unwrap_or_default();
+        if conformance::is_script(&path) {
+            continue;
+        }
         if extension == "toml" || extension == "json" {
             paths.push(path);
         }

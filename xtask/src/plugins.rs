@@ -35,6 +35,7 @@ const COMPONENTS: &[(&str, Language)] = &[
     ("plugins/policy-window", Language::Rust),
     ("plugins/power-ipmi", Language::Rust),
     ("plugins/power-proxmox", Language::Rust),
+    ("plugins/power-redfish", Language::Rust),
     ("plugins/power-wol", Language::Rust),
     ("examples/plugins/rust-installer", Language::Rust),
     ("examples/plugins/rust-policy", Language::Rust),
@@ -130,6 +131,14 @@ pub(crate) fn build(workspace: &Workspace, wanted: &[&str]) -> Result<PathBuf> {
         if folder.join("tests").exists() {
             let mut test = Command::new(&kit);
             test.arg("test")
+                .arg(&folder)
+                .arg("--component")
+                .arg(&component);
+            watch(&mut test)?;
+        }
+        if folder.join("tests/conformance.toml").exists() {
+            let mut test = Command::new(&kit);
+            test.args(["test", "--conformance", "power"])
                 .arg(&folder)
                 .arg("--component")
                 .arg(&component);

@@ -41,7 +41,7 @@ function post(url, event) {
     method: "POST",
     url,
     headers: [["content-type", "application/json"]],
-    body: new TextEncoder().encode(JSON.stringify(message)),
+    body: bytes(JSON.stringify(message)),
     tlsProfile: undefined,
     route: undefined,
     timeoutMs: 5000,
@@ -53,6 +53,9 @@ function post(url, event) {
     throw failure(kind, `target.status_${status}`, `the server answered with status ${status}`);
   }
 }
+
+// UTF-8 with what the language itself has: QuickJS knows no TextEncoder.
+const bytes = (text) => Uint8Array.from(unescape(encodeURIComponent(text)), (char) => char.charCodeAt(0));
 
 const failure = (kind, code, message) => ({
   kind,

@@ -33,7 +33,7 @@ export const provider = {
   begin({ action }, target) {
     const wanted = WANTED[action];
     if (!wanted) throw failure("unsupported", "power.action", "on and off only");
-    const seen = observe(target);
+    const seen = harmless(() => observe(target));
     if (seen.state === wanted) return { tag: "already", val: seen };
     ask(target, "POST", { state: wanted });
     return { tag: "done" };
@@ -50,9 +50,28 @@ export const provider = {
 };
 
 function observe(target) {
-  const raw = JSON.parse(new TextDecoder().decode(ask(target, "GET").body)).state;
+  const raw = read(ask(target, "GET").body).state;
   const state = raw === "on" || raw === "off" ? raw : "unknown";
   return { state, raw: String(raw), bootMark: undefined, boot: undefined, extra: [] };
+}
+
+function read(body) {
+  try {
+    return Object(JSON.parse(text(body)));
+  } catch (error) {
+    throw failure("upstream", "power.not_json", String(error));
+  }
+}
+
+// Nothing has been submitted yet, whatever became of asking.
+function harmless(asking) {
+  try {
+    return asking();
+  } catch (error) {
+    if (error.payload) error.payload.outcomeUnknown = false;
+    else error.outcomeUnknown = false;
+    throw error;
+  }
 }
 
 function ask(target, method, body) {
@@ -60,7 +79,7 @@ function ask(target, method, body) {
     method,
     url: `${target.address}/power`,
     headers: body ? [["content-type", "application/json"]] : [],
-    body: new TextEncoder().encode(body ? JSON.stringify(body) : ""),
+    body: bytes(body ? JSON.stringify(body) : ""),
     tlsProfile: target.tlsProfile,
     route: target.route,
     timeoutMs: 5000,
@@ -68,12 +87,21 @@ function ask(target, method, body) {
   };
   const answer = send(request, [{ secret: open("token"), placement: { tag: "bearer" } }]);
   if (answer.status >= 300) {
-    const kinds = { 401: "auth", 403: "forbidden", 404: "not-found", 409: "conflict", 429: "throttled" };
+    const kinds = { 401: "auth", 403: "forbidden", 404: "not-found", 409: "conflict", 429: "throttled", 503: "busy" };
     const kind = kinds[answer.status] ?? (answer.status >= 500 ? "upstream" : "invalid");
-    throw failure(kind, `power.status_${answer.status}`, `the controller answered with status ${answer.status}`);
+    const error = failure(kind, `power.status_${answer.status}`, `the controller answered with status ${answer.status}`);
+    const after = answer.headers.find(([name]) => name === "retry-after");
+    if (after && /^\d{1,6}$/.test(after[1])) error.retryAfterMs = Number(after[1]) * 1000;
+    // What breaks over there may break after it was done.
+    error.outcomeUnknown = method === "POST" && answer.status >= 500;
+    throw error;
   }
   return answer;
 }
+
+// UTF-8 with what the language itself has: QuickJS knows no TextEncoder and no TextDecoder.
+const bytes = (text) => Uint8Array.from(unescape(encodeURIComponent(text)), (char) => char.charCodeAt(0));
+const text = (bytes) => decodeURIComponent(escape(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")));
 
 const failure = (kind, code, message) => ({
   kind,

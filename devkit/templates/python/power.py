@@ -50,7 +50,7 @@ class Provider(exports.Provider):
         return []
 
     def observe(self, target: Target) -> Observation:
-        raw = json.loads(ask(target, "GET")).get("state")
+        raw = read(ask(target, "GET")).get("state")
         state = {"on": State.ON, "off": State.OFF}.get(raw, State.UNKNOWN)
         return Observation(state, str(raw), None, None, [])
 
@@ -58,7 +58,12 @@ class Provider(exports.Provider):
         wanted = WANTED.get(operation.action)
         if wanted is None:
             raise failure(ErrorKind.UNSUPPORTED, "power.action", "on and off only")
-        seen = self.observe(target)
+        try:
+            seen = self.observe(target)
+        except Err as error:
+            # Nothing has been submitted yet, whatever became of asking.
+            error.value.outcome_unknown = False
+            raise
         if seen.state == wanted:
             return Begun_Already(seen)
         ask(target, "POST", {"state": wanted.name.lower()})
@@ -78,6 +83,13 @@ class Provider(exports.Provider):
         raise failure(ErrorKind.UNSUPPORTED, "power.no_list", "this provider has no list of machines")
 
 
+def read(body: bytes) -> dict:
+    try:
+        return dict(json.loads(body))
+    except (TypeError, ValueError) as error:
+        raise failure(ErrorKind.UPSTREAM, "power.not_json", str(error))
+
+
 def ask(target: Target, method: str, body: dict | None = None) -> bytes:
     request = http.Request(
         method=method,
@@ -93,11 +105,17 @@ def ask(target: Target, method: str, body: dict | None = None) -> bytes:
         answer = http.send(request, [http.Credential(token, http.Placement_Bearer())])
     if answer.status >= 300:
         kinds = {401: ErrorKind.AUTH, 403: ErrorKind.FORBIDDEN, 404: ErrorKind.NOT_FOUND,
-                 409: ErrorKind.CONFLICT, 429: ErrorKind.THROTTLED}
+                 409: ErrorKind.CONFLICT, 429: ErrorKind.THROTTLED, 503: ErrorKind.BUSY}
         usual = ErrorKind.UPSTREAM if answer.status >= 500 else ErrorKind.INVALID
         kind = kinds.get(answer.status, usual)
         code = f"power.status_{answer.status}"
-        raise failure(kind, code, f"the controller answered with status {answer.status}")
+        error = failure(kind, code, f"the controller answered with status {answer.status}")
+        after = dict(answer.headers).get("retry-after", "")
+        if after.isdecimal() and len(after) < 7:
+            error.value.retry_after_ms = int(after) * 1000
+        # What breaks over there may break after it was done.
+        error.value.outcome_unknown = method == "POST" and answer.status >= 500
+        raise error
     return answer.body
 
 

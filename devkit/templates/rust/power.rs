@@ -52,14 +52,25 @@ impl Provider for ThisPlugin {
             Action::Off => "off",
             _ => return Err(Error::unsupported("power.action", "on and off only")),
         };
-        let seen = Self::observe(host, config, target)?;
+        // Nothing has been submitted yet, whatever became of asking.
+        let seen = Self::observe(host, config, target).map_err(|error| outcome(error, false))?;
         if seen.is_where_it_leads(operation.action) {
             return Ok(Begun::Already(seen));
         }
         let request = request("POST", target, Some(wanted))?;
-        host.send(&request)?.success("power", host.now_ms())?;
+        let answer = host.send(&request)?;
+        // What breaks over there may break after it was done.
+        let broke = answer.status >= 500;
+        answer
+            .success("power", host.now_ms())
+            .map_err(|error| outcome(error, broke))?;
         Ok(Begun::Done)
     }
+}
+
+fn outcome(mut error: Error, unknown: bool) -> Error {
+    error.outcome_unknown = unknown;
+    error
 }
 
 fn request(method: &str, target: &Target, wanted: Option<&str>) -> Result<Request, Error> {
