@@ -238,27 +238,28 @@ async fn wrong_credentials_too_little_privilege_and_silence_are_told_apart() {
     let Some(controller) = Controller::start("power-ipmi's refusals") else {
         return;
     };
-    let ipmi = provider(controller.port, "another").await;
     let target = |params| controller.target(params);
     let on = || support::operation(Action::On, None);
-    let refused = async |target| {
+    let refused = async |ipmi: &Provider, target| {
         let begun = ipmi.plugin.power_begin(support::of(), on(), target).await;
         let error = own_error(begun.expect_err("refused"));
         assert!(!error.outcome_unknown, "{error}");
         (error.kind, error.code)
     };
     let known = |kind, code: &str| (kind, code.to_owned());
-    let wrong = refused(target(json!({}))).await;
-    assert_eq!(wrong, known(ErrorKind::Auth, "ipmi.password"));
-    let nobody = refused(target(json!({ "user": "nobody" }))).await;
-    assert_eq!(nobody, known(ErrorKind::Auth, "ipmi.user"));
-    let suite = refused(target(json!({ "cipher_suite": 17 }))).await;
+    let ipmi = provider(controller.port, "a-password").await;
+    let suite = refused(&ipmi, target(json!({ "cipher_suite": 17 }))).await;
     assert_eq!(suite, known(ErrorKind::Unsupported, "ipmi.cipher_suite"));
-
-    // The password is replaced, and the next call has it.
-    ipmi.replace_secret("password", "a-password").await;
-    let viewer = refused(target(json!({ "user": "viewer" }))).await;
+    let viewer = refused(&ipmi, target(json!({ "user": "viewer" }))).await;
     assert_eq!(viewer, known(ErrorKind::Forbidden, "ipmi.privilege"));
+    let nobody = refused(&ipmi, target(json!({ "user": "nobody" }))).await;
+    assert_eq!(nobody, known(ErrorKind::Auth, "ipmi.user"));
+
+    // One that was refused is not shown again until it is replaced.
+    let ipmi = provider(controller.port, "another").await;
+    let wrong = refused(&ipmi, target(json!({}))).await;
+    assert_eq!(wrong, known(ErrorKind::Auth, "ipmi.password"));
+    ipmi.replace_secret("password", "a-password").await;
     let seen = ipmi
         .plugin
         .power_observe(support::of(), target(json!({})))
