@@ -1,6 +1,7 @@
 //! `power-ipmi` against OpenIPMI's simulator of a controller, which `ipmitool` finds to be as
 //! expected first. The machine behind it is a script that keeps its power in a file and writes down
-//! what it was told.
+//! what it was told. The simulator does not hold users to their privilege, so refusals for want of
+//! it are shown by the provider's own tests alone.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -139,7 +140,6 @@ set_working_mc 0x20
   endlan
   chassis_control "{machine} 0x20"
   user 2 true "admin" "a-password" admin 10 none md2 md5 straight
-  user 3 true "viewer" "a-password" user 10 none md2 md5 straight
 "#,
         machine = machine.display()
     )
@@ -234,7 +234,7 @@ async fn a_machine_is_turned_on_and_off_through_a_controller() {
 }
 
 #[tokio::test]
-async fn wrong_credentials_too_little_privilege_and_silence_are_told_apart() {
+async fn wrong_credentials_and_silence_are_told_apart() {
     let Some(controller) = Controller::start("power-ipmi's refusals") else {
         return;
     };
@@ -250,8 +250,6 @@ async fn wrong_credentials_too_little_privilege_and_silence_are_told_apart() {
     let ipmi = provider(controller.port, "a-password").await;
     let suite = refused(&ipmi, target(json!({ "cipher_suite": 17 }))).await;
     assert_eq!(suite, known(ErrorKind::Unsupported, "ipmi.cipher_suite"));
-    let viewer = refused(&ipmi, target(json!({ "user": "viewer" }))).await;
-    assert_eq!(viewer, known(ErrorKind::Forbidden, "ipmi.privilege"));
     let nobody = refused(&ipmi, target(json!({ "user": "nobody" }))).await;
     assert_eq!(nobody, known(ErrorKind::Auth, "ipmi.user"));
 
