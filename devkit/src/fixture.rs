@@ -31,6 +31,8 @@ use plugin_host::ports::{Credential, ErrorKind, GuestError, HttpRequest, HttpRes
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::datagrams::Datagram;
+
 /// A test.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +64,12 @@ pub(crate) struct Fixture {
     /// Requests and answers.
     #[serde(default)]
     pub(crate) http: Vec<Exchange>,
+    /// Datagrams and what comes back.
+    #[serde(default)]
+    pub(crate) datagram: Vec<Datagram>,
+    /// Hardware addresses of machines that are woken, in their order.
+    #[serde(default)]
+    pub(crate) wake: Vec<String>,
     /// What is to come out.
     #[serde(default)]
     pub(crate) expect: Expect,

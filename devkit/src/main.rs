@@ -11,6 +11,7 @@
 mod build;
 mod component;
 mod conformance;
+mod datagrams;
 mod dev;
 mod fixture;
 mod keys;

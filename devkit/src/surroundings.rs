@@ -2,7 +2,7 @@
 //! test's own, and a clock that stands still.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use model::names::Name;
@@ -12,6 +12,7 @@ use plugin_host::ports::{
     Secret, SecretValue, Secrets, Services, State, StateEntry,
 };
 
+use crate::datagrams::{Channel, Datagram};
 use crate::fixture::{Exchange, Fixture};
 
 /// The surroundings of one test.
@@ -20,10 +21,13 @@ pub(crate) struct Scene {
     remaining_ms: Option<u64>,
     secrets: BTreeMap<Name, String>,
     inner: Mutex<Inner>,
+    itself: Weak<Self>,
 }
 
 struct Inner {
     http: VecDeque<(usize, Exchange)>,
+    datagrams: VecDeque<(usize, Datagram)>,
+    wake: VecDeque<String>,
     state: BTreeMap<String, StateEntry>,
     complaints: Vec<String>,
 }
@@ -34,12 +38,15 @@ impl Scene {
             value: value.clone().into_bytes(),
             revision: 1,
         };
-        Arc::new(Self {
+        Arc::new_cyclic(|itself| Self {
+            itself: itself.clone(),
             now_ms: fixture.now_ms,
             remaining_ms: fixture.remaining_ms,
             secrets: fixture.secrets.clone(),
             inner: Mutex::new(Inner {
                 http: (1..).zip(fixture.http.iter().cloned()).collect(),
+                datagrams: (1..).zip(fixture.datagram.iter().cloned()).collect(),
+                wake: fixture.wake.iter().cloned().collect(),
                 state: fixture
                     .state
                     .iter()
@@ -65,6 +72,12 @@ impl Scene {
         for (number, _) in &inner.http {
             complaints.push(format!("request {number} was not made"));
         }
+        for (number, _) in &inner.datagrams {
+            complaints.push(format!("datagram {number} was not sent"));
+        }
+        for mac in &inner.wake {
+            complaints.push(format!("{mac} was not woken"));
+        }
         complaints
     }
 
@@ -77,6 +90,15 @@ impl Scene {
             .iter()
             .map(|(key, entry)| (key.clone(), text(entry)))
             .collect()
+    }
+
+    /// The next datagram that is to be sent, and its number.
+    pub(crate) fn next_datagram(&self) -> Option<(usize, Datagram)> {
+        self.lock().datagrams.pop_front()
+    }
+
+    pub(crate) fn complain(&self, what: String) {
+        self.lock().complaints.push(what);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -137,25 +159,33 @@ impl Egress for Scene {
     async fn datagrams(
         &self,
         _: &CallContext,
-        _: &str,
+        endpoint: &str,
         _: Option<&str>,
     ) -> Result<Box<dyn Datagrams>, GuestError> {
-        Err(no_datagrams())
+        let scene = self.itself.upgrade().ok_or_else(|| {
+            let what = "the test has ended";
+            GuestError::new(ErrorKind::Cancelled, "test.ended", what)
+        })?;
+        Ok(Box::new(Channel::new(scene, endpoint)))
     }
 
     async fn wake_on_lan(
         &self,
         _: &CallContext,
-        _: &str,
+        mac: &str,
         _: Option<&str>,
     ) -> Result<(), GuestError> {
-        Err(no_datagrams())
+        let wanted = self.lock().wake.pop_front();
+        if wanted.as_deref() == Some(mac) {
+            return Ok(());
+        }
+        let what = match wanted {
+            Some(wanted) => format!("{mac} is woken, not {wanted}"),
+            None => format!("an unexpected packet for {mac}"),
+        };
+        self.complain(what.clone());
+        Err(GuestError::new(ErrorKind::Denied, "test.unexpected", what))
     }
-}
-
-fn no_datagrams() -> GuestError {
-    let what = "tests have no datagrams";
-    GuestError::new(ErrorKind::Unsupported, "test.datagrams", what)
 }
 
 #[async_trait]

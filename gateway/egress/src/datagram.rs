@@ -22,6 +22,8 @@ use crate::target;
 const MAX_DATAGRAM: usize = 1_472;
 /// For resolving the peer's name.
 const RESOLVE: Duration = Duration::from_secs(5);
+/// Networks that one packet is sent on.
+const MAX_NETWORKS: usize = 64;
 /// Everybody on the wire, at the port that network cards do not care about.
 const WAKE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::BROADCAST), 9);
 
@@ -160,14 +162,55 @@ pub(crate) async fn wake(
         return Err(not_granted(&WAKE.ip().to_string(), WAKE.port()));
     }
     pending.progress.connecting_to(WAKE);
-    let send = async {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
-        socket.set_broadcast(true)?;
-        socket.send_to(&packet, WAKE).await
-    };
-    let sent = send.await.map_err(|error| io(&error))?;
+    let sent = broadcast(&packet).await.map_err(|error| io(&error))?;
     pending.progress.wrote(sent);
     Ok(())
+}
+
+/// Sends on every network that this machine is attached to: a broadcast goes no further than the
+/// wire it is sent on, and by the routing table it would be sent on the default route's alone, or
+/// nowhere where there is none. It has arrived if it was sent on one of them, so the others may
+/// fail.
+async fn broadcast(packet: &[u8]) -> std::io::Result<usize> {
+    let mut sent = 0;
+    for network in attached().await {
+        sent += broadcast_on(Some(&network), packet).await.unwrap_or(0);
+    }
+    // Nobody is attached that the kernel tells of, or it lets nobody but root choose: before 5.7.
+    if sent == 0 {
+        sent = broadcast_on(None, packet).await?;
+    }
+    Ok(sent)
+}
+
+async fn broadcast_on(network: Option<&str>, packet: &[u8]) -> std::io::Result<usize> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    socket.set_broadcast(true)?;
+    socket.bind_device(network.map(str::as_bytes))?;
+    socket.send_to(packet, WAKE).await
+}
+
+/// Interfaces with an IPv4 network behind them, as the routing table names them: those that are up
+/// and have an address.
+async fn attached() -> Vec<String> {
+    let table = tokio::fs::read_to_string("/proc/self/net/route").await;
+    interfaces(&table.unwrap_or_default())
+}
+
+fn interfaces(table: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for line in table.lines().skip(1) {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(name), Some(_), Some(gateway)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        let new = !found.iter().any(|known| known == name);
+        if gateway == "00000000" && new && found.len() < MAX_NETWORKS {
+            found.push(name.to_owned());
+        }
+    }
+    found
 }
 
 fn magic_packet(mac: &str) -> Option<Vec<u8>> {
@@ -185,6 +228,19 @@ fn magic_packet(mac: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_are_those_without_a_gateway_once_each() {
+        let table = "Iface\tDestination\tGateway \tFlags\n\
+            eth0\t00000000\t0100000A\t0003\n\
+            eth0\t0000000A\t00000000\t0001\n\
+            eth0\t0000010A\t00000000\t0001\n\
+            eth1\t0000100A\t00000000\t0001\n\
+            eth2\t0000200A\t0100000A\t0003\n\
+            odd\n";
+        assert_eq!(interfaces(table), ["eth0", "eth1"]);
+        assert!(interfaces("").is_empty());
+    }
 
     #[test]
     fn a_magic_packet_is_six_ff_and_sixteen_times_the_address() {

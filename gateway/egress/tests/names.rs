@@ -137,3 +137,34 @@ async fn a_broadcast_wakes_a_machine_where_it_is_granted() {
     assert_eq!(length, 102);
     assert_eq!(packet[96..102], [2, 0, 0, 0xaa, 0xbb, 0xcc]);
 }
+
+#[tokio::test]
+async fn a_broadcast_goes_out_on_every_network_and_needs_no_route() {
+    let test = "a_broadcast_goes_out_on_every_network_and_needs_no_route";
+    let setup = "for n in 1 2; do
+            ip link add near$n type veth peer name far$n
+            ip addr add 10.9.$n.1/24 dev near$n
+            ip link set near$n up; ip link set far$n up
+        done";
+    if !namespace::entered(test, setup) {
+        return;
+    }
+    // A broadcast comes back to its sender, from the address of the interface that it left by.
+    let card = std::net::UdpSocket::bind("0.0.0.0:9").expect("port 9 of a namespace");
+    card.set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a limit");
+    let caller = Caller::new(
+        r#"{"datagrams": [{"need": "w", "networks": ["255.255.255.255/32"], "ports": [9]}]}"#,
+    );
+    let mac = "02:00:00:aa:bb:cc";
+    let sent = caller.client.wake_on_lan(&caller.call, mac, None).await;
+    sent.expect("sent");
+    let mut left_by = [0, 1].map(|_| {
+        let mut packet = [0; 200];
+        let (length, from) = card.recv_from(&mut packet).expect("a packet of each wire");
+        assert_eq!(packet[96..length], [2, 0, 0, 0xaa, 0xbb, 0xcc]);
+        from.ip()
+    });
+    left_by.sort();
+    assert_eq!(left_by[..], addresses(&["10.9.1.1", "10.9.2.1"]));
+}
