@@ -82,7 +82,7 @@ async fn token(gateway: &TestGateway, workspace: WorkspaceId, description: &str)
     let path = format!("/v1/workspaces/{workspace}/agent-tokens");
     let body = Some(json!({ "description": description }));
     let owner = gateway.owner.clone();
-    let _: serde_json::Value = gateway
+    let _: Value = gateway
         .expect(&owner, "POST", &path, body, 201)
         .await
         .expect("nothing in the way");
