@@ -24,7 +24,6 @@
 //!
 //! [`oci`] fetches packages of plugins from registries, with the same parts.
 
-pub mod address;
 mod audit;
 mod client;
 mod datagram;
@@ -42,6 +41,8 @@ mod slots;
 pub mod target;
 mod tls;
 mod wire;
+
+pub use model::plugin::reach as address;
 
 pub use audit::{Audit, NoAudit, Outcome, Record};
 pub use client::{Client, Options};
