@@ -129,7 +129,7 @@ async fn a_broadcast_wakes_a_machine_where_it_is_granted() {
     let routed = wake(mac, Some("near")).await;
     assert_eq!(
         routed.expect_err("no routes").code,
-        code::DATAGRAM_ROUTE_UNSUPPORTED
+        code::ROUTE_NOT_GRANTED
     );
     wake(mac, None).await.expect("sent");
     let mut packet = [0; 200];

@@ -21,7 +21,7 @@ fn check(url: &str, profile: Option<&str>, secrets: &[&str]) -> Result<Vec<Strin
         .iter()
         .map(|name| name.parse().expect("a name"))
         .collect();
-    covering(&grant, &target, profile, &names.iter().collect::<Vec<_>>())
+    covering(&grant, &target, profile, &names.iter().collect::<Vec<_>>(), None)
         .map(|found| {
             found
                 .rules
