@@ -544,7 +544,11 @@ mod tests {
         fs::write(dir.path().join(FORWARD), section).unwrap();
         assert_eq!(load(), Ok(allow));
         fs::write(&path, format!("{gateway}{section}")).unwrap();
-        assert!(load().unwrap_err().contains("stands here and in forward.toml"));
+        assert!(
+            load()
+                .unwrap_err()
+                .contains("stands here and in forward.toml")
+        );
         fs::write(dir.path().join(FORWARD), "networks = []").unwrap();
         assert!(load().unwrap_err().contains("in forward.toml"));
     }

@@ -11,10 +11,10 @@ use anyhow::{Context as _, bail, ensure};
 use egress::{Audit, Client, Options, Outcome, Record, Routes, SystemResolver, code};
 use gateway::plugins::routes::LinkRoutes;
 use link::frame::{Deadlines, FrameReader, MAX_FRAME, write_message};
-use plugin_host::ports::{CallContext, Egress as _, ErrorKind, GuestError, HttpRequest, HttpResponse};
-use protocol::v1::{
-    ForwardOpened, ForwardReply, ForwardRequest, Opening, forward_reply, opening,
+use plugin_host::ports::{
+    CallContext, Egress as _, ErrorKind, GuestError, HttpRequest, HttpResponse,
 };
+use protocol::v1::{ForwardOpened, ForwardReply, ForwardRequest, Opening, forward_reply, opening};
 use quinn::{RecvStream, SendStream};
 use tests::agent::{Agent, Member};
 use tests::{LIMIT, soon};
@@ -28,7 +28,10 @@ struct Recorder(Mutex<Vec<Record>>);
 
 impl Audit for Recorder {
     fn request_ended(&self, record: Record) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(record);
     }
 }
 
@@ -147,7 +150,9 @@ async fn server(answer: &'static str) -> anyhow::Result<(SocketAddr, Arc<Mutex<u
         while let Ok((mut stream, _)) = listener.accept().await {
             *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
             let mut heard = Vec::new();
-            while !heard.ends_with(b"\r\n\r\n") && stream.read_buf(&mut heard).await.unwrap_or(0) > 0 {}
+            while !heard.ends_with(b"\r\n\r\n")
+                && stream.read_buf(&mut heard).await.unwrap_or(0) > 0
+            {}
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });
@@ -169,20 +174,29 @@ async fn a_request_leaves_through_the_first_host_that_is_linked() -> anyhow::Res
     ensure!((answer.status, answer.body.as_slice()) == (200, b"ok"));
     let record = caller.last()?;
     ensure!(record.route.as_deref() == Some("near") && record.address == Some(address));
-    ensure!(record.via.as_deref() == Some(&*member.grant.host), "{record:?}");
+    ensure!(
+        record.via.as_deref() == Some(&*member.grant.host),
+        "{record:?}"
+    );
     ensure!(record.outcome == Outcome::Status(200));
 
     // The rule is for this route alone.
     for route in [None, Some("unused"), Some("nowhere")] {
         let error = caller.refused(&url, route).await?;
-        ensure!(error.code == code::ROUTE_NOT_GRANTED && error.kind == ErrorKind::Denied, "{error}");
+        ensure!(
+            error.code == code::ROUTE_NOT_GRANTED && error.kind == ErrorKind::Denied,
+            "{error}"
+        );
     }
     ensure!(*connections.lock().unwrap_or_else(PoisonError::into_inner) == 1);
 
     agent.connection.close(0u32.into(), b"bye");
     tests::until("no link", || world.tasks() == 0).await?;
     let error = caller.refused(&url, Some("near")).await?;
-    ensure!(error.code == code::ROUTE_NOT_LINKED && !error.outcome_unknown, "{error}");
+    ensure!(
+        error.code == code::ROUTE_NOT_LINKED && !error.outcome_unknown,
+        "{error}"
+    );
     world.gateway.stop().await
 }
 
@@ -205,7 +219,9 @@ async fn abuse_34_what_grant_or_owner_lack_is_not_reached_through_a_host() -> an
         ensure!(error.code == expected, "{host}: {error}");
     }
     let metadata = Caller::new(&world, &[&member], port, "169.254.169.254/32")?;
-    let error = metadata.refused(&url("169.254.169.254"), Some("near")).await?;
+    let error = metadata
+        .refused(&url("169.254.169.254"), Some("near"))
+        .await?;
     ensure!(error.code == code::ROUTE_REFUSED_BY_HOST, "{error}");
     ensure!(*connections.lock().unwrap_or_else(PoisonError::into_inner) == 0);
     world.gateway.stop().await
@@ -215,7 +231,8 @@ async fn abuse_34_what_grant_or_owner_lack_is_not_reached_through_a_host() -> an
 async fn abuse_34_a_redirect_leads_nowhere_through_a_host_either() -> anyhow::Result<()> {
     let world = World::new().await?;
     let (member, agent) = linked(&world, "jump").await?;
-    let moved = "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n";
+    let moved =
+        "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n";
     let (address, connections) = server(moved).await?;
     serve(&agent, &member, &["127.0.0.0/8"], &[address.port()])?;
     let caller = Caller::new(&world, &[&member], address.port(), "127.0.0.0/8")?;
@@ -237,7 +254,9 @@ async fn datagrams_go_and_come_through_a_host() -> anyhow::Result<()> {
     let endpoint = format!("localhost:{}", address.port());
     let direct = caller.client.datagrams(&caller.call, &endpoint, None).await;
     ensure!(direct.err().context("refused")?.code == code::ROUTE_NOT_GRANTED);
-    let opened = caller.client.datagrams(&caller.call, &endpoint, Some("near"));
+    let opened = caller
+        .client
+        .datagrams(&caller.call, &endpoint, Some("near"));
     let mut channel = opened.await?;
     ensure!(channel.peer() == address);
     channel.send(b"ping").await?;
@@ -287,7 +306,10 @@ async fn a_host_that_is_too_old_or_lies_is_told_from_one_that_refuses() -> anyho
     let (error, liar) = tokio::join!(caller.refused(url, Some("near")), liar);
     liar?;
     let error = error?;
-    ensure!(error.code == code::NETWORK_NOT_GRANTED && !error.outcome_unknown, "{error}");
+    ensure!(
+        error.code == code::NETWORK_NOT_GRANTED && !error.outcome_unknown,
+        "{error}"
+    );
     world.gateway.stop().await
 }
 

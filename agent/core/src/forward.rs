@@ -51,7 +51,9 @@ impl fmt::Display for NotAllow {
                  10.9.0.0/16, or a single address as 10.9.0.7/32"
             ),
             Self::Port => f.write_str("a port is 1 to 65535"),
-            Self::Half => f.write_str("name networks and ports: one without the other allows nothing"),
+            Self::Half => {
+                f.write_str("name networks and ports: one without the other allows nothing")
+            }
             Self::TooMany => write!(f, "at most {MOST} networks and {MOST} ports"),
         }
     }
@@ -187,7 +189,11 @@ impl Wanted {
             );
             return Err(Refused::new(ForwardRefusal::NotAllowed, message));
         }
-        if !self.rules.iter().any(|rule| rule.ports.contains(&self.port)) {
+        if !self
+            .rules
+            .iter()
+            .any(|rule| rule.ports.contains(&self.port))
+        {
             let message = format!("no rule of the grant has port {}", self.port);
             return Err(Refused::new(ForwardRefusal::NotGranted, message));
         }

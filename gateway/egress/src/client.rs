@@ -15,10 +15,10 @@ use plugin_host::ports::{
 };
 use tokio::time::Instant;
 
+use crate::address;
 use crate::audit::{Audit, Outcome, Pending, Progress, Stage};
 use crate::dial::Dialler;
-use crate::address;
-use crate::error::{code, cleaned, denied, failed, invalid};
+use crate::error::{cleaned, code, denied, failed, invalid};
 use crate::place::{Placed, place};
 use crate::resolve::Resolver;
 use crate::routes::{RouteTarget, Routes, Transport, way};

@@ -146,8 +146,9 @@ fn elsewhere(rules: &[&DatagramRule], port: u16) -> Vec<RouteRule> {
 fn uncovered(call: &CallContext, host: &str, port: u16) -> GuestError {
     let mut all = call.grant.datagrams.iter();
     if all.any(|rule| rule.ports.contains(&port)) {
-        let message =
-            format!("no rule of the grant has UDP port {port} of {host} by this route, or without one");
+        let message = format!(
+            "no rule of the grant has UDP port {port} of {host} by this route, or without one"
+        );
         return denied(code::ROUTE_NOT_GRANTED, message);
     }
     not_granted(host, port)

@@ -136,9 +136,7 @@ fn missing(
         };
         return Some((3, denied(code::TLS_PROFILE_NOT_GRANTED, message)));
     }
-    let secret = secrets
-        .iter()
-        .find(|secret| !rule.secrets.contains(secret));
+    let secret = secrets.iter().find(|secret| !rule.secrets.contains(secret));
     if let Some(secret) = secret {
         let message =
             format!("the grant for {need} does not allow to send the secret {secret} to {host}");

@@ -109,7 +109,11 @@ impl LinkRoutes {
                 }
                 Err(_) => {
                     let message = "the host of the route did not answer in time";
-                    return Err(Failed::here(ErrorKind::Timeout, code::ROUTE_TIMEOUT, message));
+                    return Err(Failed::here(
+                        ErrorKind::Timeout,
+                        code::ROUTE_TIMEOUT,
+                        message,
+                    ));
                 }
             }
         }
@@ -290,9 +294,7 @@ impl Routes for LinkRoutes {
             Transport::Tcp => forward_request::Kind::Tcp(whom),
             Transport::Udp => forward_request::Kind::Udp(whom),
         };
-        let asked = self
-            .ask(call, way, kind, target.rules, target.within)
-            .await;
+        let asked = self.ask(call, way, kind, target.rules, target.within).await;
         let opened = asked.map_err(|failed| failed.error)?;
         Ok(Routed {
             stream: Box::new(opened.stream),

@@ -21,15 +21,21 @@ fn check(url: &str, profile: Option<&str>, secrets: &[&str]) -> Result<Vec<Strin
         .iter()
         .map(|name| name.parse().expect("a name"))
         .collect();
-    covering(&grant, &target, profile, &names.iter().collect::<Vec<_>>(), None)
-        .map(|found| {
-            found
-                .rules
-                .iter()
-                .map(|rule| rule.need.to_string())
-                .collect()
-        })
-        .map_err(|error| error.code)
+    covering(
+        &grant,
+        &target,
+        profile,
+        &names.iter().collect::<Vec<_>>(),
+        None,
+    )
+    .map(|found| {
+        found
+            .rules
+            .iter()
+            .map(|rule| rule.need.to_string())
+            .collect()
+    })
+    .map_err(|error| error.code)
 }
 
 #[test]
