@@ -171,7 +171,7 @@ async fn a_request_leaves_through_the_first_host_that_is_linked() -> anyhow::Res
     let caller = Caller::new(&world, &[&away, &member], address.port(), "127.0.0.0/8")?;
     let url = format!("http://localhost:{}/", address.port());
     let answer = caller.get(&url, Some("near")).await?;
-    ensure!((answer.status, answer.body.as_slice()) == (200, b"ok"));
+    ensure!(answer.status == 200 && answer.body == b"ok");
     let record = caller.last()?;
     ensure!(record.route.as_deref() == Some("near") && record.address == Some(address));
     ensure!(
