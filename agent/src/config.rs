@@ -18,10 +18,15 @@
 //! #[[exporter]]                                 # what can be scraped through the link
 //! #name = "node"
 //! #url = "http://127.0.0.1:9100/metrics"        # on this host's loopback only
+//!
+//! #[forward]                                    # what plugins may reach through this host: nothing
+//! #networks = ["10.9.0.0/16"]                   # unless networks and ports are named here
+//! #ports = [443, 623]
 //! ```
 //!
 //! The installer writes this file anew each time. Exporters can stand in a file of their
-//! own beside it, `exporters.toml`, which is the operator's.
+//! own beside it, `exporters.toml`, which is the operator's, and so can `[forward]`, in
+//! `forward.toml`.
 //!
 //! Without `runtime_dir` the socket is in /run/loopback-agent for the agent of the
 //! machine, which has the default `state_dir`; any other agent (the demo's, a test's)
@@ -33,6 +38,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use agent_core::exporter::{Exporter, NotAnExporter};
+use agent_core::forward::{Allow, NotAllow};
 use link::dial::{NotATarget, Proxy, ProxyError, ProxyRules, Target};
 use link::identity::{NotAPin, SpkiSha256};
 use model::facts::MAX_EXPORTERS;
@@ -48,6 +54,9 @@ pub const RUNTIME_DIR: &str = "/run/loopback-agent";
 const HTTPS_PORT: u16 = 443;
 /// Beside the configuration: exporters that outlive the next installation.
 const EXPORTERS: &str = "exporters.toml";
+/// Beside the configuration: what may be reached through this host, which outlives the next
+/// installation as well.
+const FORWARD: &str = "forward.toml";
 /// A configuration is a dozen lines.
 const MAX_SIZE: u64 = 64 << 10;
 
@@ -82,6 +91,8 @@ pub struct Config {
     pub log_max_bytes: u64,
     /// What can be scraped through the link, beside the agent itself.
     pub exporters: Vec<Exporter>,
+    /// What may be reached through this host.
+    pub forward: Allow,
 }
 
 #[derive(Deserialize)]
@@ -89,6 +100,15 @@ pub struct Config {
 struct ExporterText {
     name: String,
     url: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForwardText {
+    #[serde(default)]
+    networks: Vec<String>,
+    #[serde(default)]
+    ports: Vec<u16>,
 }
 
 #[derive(Deserialize)]
@@ -110,6 +130,14 @@ struct Text {
     log_max_bytes: Option<u64>,
     #[serde(default, rename = "exporter")]
     exporters: Vec<ExporterText>,
+    forward: Option<ForwardText>,
+}
+
+/// What may stand in [`FORWARD`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MoreForward {
+    forward: Option<ForwardText>,
 }
 
 /// What may stand in [`EXPORTERS`].
@@ -191,6 +219,12 @@ pub enum BadValue {
     /// More than anybody needs.
     #[error("at most {MAX_EXPORTERS} can be configured")]
     TooMany,
+    /// Nothing that could be allowed.
+    #[error(transparent)]
+    Forward(#[from] NotAllow),
+    /// Two places, of which one would be forgotten.
+    #[error("stands here and in {FORWARD}; remove one of them")]
+    ForwardTwice,
 }
 
 impl Config {
@@ -201,28 +235,26 @@ impl Config {
             source,
         };
         let text = read_file(path).map_err(read)?;
-        let beside = path.with_file_name(EXPORTERS);
-        let more = match read_file(&beside) {
-            Ok(more) => more,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => {
-                return Err(ConfigError::Read {
-                    path: beside,
-                    source,
-                });
+        let beside = |name| {
+            let path = path.with_file_name(name);
+            match read_file(&path) {
+                Ok(more) => Ok(more),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+                Err(source) => Err(ConfigError::Read { path, source }),
             }
         };
-        Self::parse_both(&text, &more, env)
+        Self::parse_all(&text, &beside(EXPORTERS)?, &beside(FORWARD)?, env)
     }
 
     /// Reads the text of a configuration.
     pub fn parse(text: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        Self::parse_both(text, "", env)
+        Self::parse_all(text, "", "", env)
     }
 
-    fn parse_both(
+    fn parse_all(
         text: &str,
         more: &str,
+        forward: &str,
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let toml = |error: toml::de::Error| ConfigError::Toml(error.to_string());
@@ -231,6 +263,14 @@ impl Config {
             .map_err(|error| ConfigError::Toml(format!("in {EXPORTERS}: {error}")))?;
         text.exporters.extend(more.exporters);
         let at = |key| move |source| ConfigError::Value { key, source };
+        let beside: MoreForward = toml::from_str(forward)
+            .map_err(|error| ConfigError::Toml(format!("in {FORWARD}: {error}")))?;
+        let forward = match (text.forward, beside.forward) {
+            (Some(_), Some(_)) => return Err(at("forward")(BadValue::ForwardTwice)),
+            (Some(one), None) | (None, Some(one)) => Allow::new(&one.networks, &one.ports),
+            (None, None) => Ok(Allow::default()),
+        };
+        let forward = forward.map_err(|error| at("forward")(error.into()))?;
         let gateway = parse_gateway(&text.gateway).map_err(at("gateway"))?;
         let link = match &text.link {
             Some(link) => {
@@ -289,6 +329,7 @@ impl Config {
             log_file: absolute(text.log_file, "log_file")?,
             log_max_bytes,
             exporters: exporters(&text.exporters).map_err(at("exporter"))?,
+            forward,
         })
     }
 }
@@ -431,6 +472,22 @@ mod tests {
                 "configuration key exporter: two have the name `a`",
             ),
             (
+                &format!("{gateway}[forward]\nnetworks = ['10.9.0.1/16']\nports = [443]"),
+                "configuration key forward: `10.9.0.1/16` is no network",
+            ),
+            (
+                &format!("{gateway}[forward]\nnetworks = ['10.9.0.0/16']"),
+                "configuration key forward: name networks and ports",
+            ),
+            (
+                &format!("{gateway}[forward]\nnetworks = ['10.9.0.0/16']\nports = [70000]"),
+                "expected u16",
+            ),
+            (
+                &format!("{gateway}[forward]\nhosts = ['a']"),
+                "unknown field `hosts`",
+            ),
+            (
                 &format!("{gateway}[[exporter]]\nname = 'a'\nport = 1"),
                 "unknown field `port`",
             ),
@@ -465,6 +522,35 @@ mod tests {
         assert!(names().unwrap_err().contains("two have the name `a`"));
         fs::write(dir.path().join(EXPORTERS), "gateway = 'https://other'").unwrap();
         assert!(names().unwrap_err().contains("in exporters.toml"));
+    }
+
+    #[test]
+    fn what_may_be_reached_through_the_host_may_stand_in_a_file_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        let load = || {
+            let config = Config::load(&path, |_| None);
+            config
+                .map(|config| config.forward)
+                .map_err(|error| model::error_chain(&error))
+        };
+        let (gateway, section) = (
+            "gateway = 'https://gw'\n",
+            "[forward]\nnetworks = ['10.9.0.0/16']\nports = [443]\n",
+        );
+        let allow = Allow::new(&["10.9.0.0/16".to_owned()], &[443]).unwrap();
+        fs::write(&path, gateway).unwrap();
+        assert_eq!(load(), Ok(Allow::default()));
+        fs::write(dir.path().join(FORWARD), section).unwrap();
+        assert_eq!(load(), Ok(allow));
+        fs::write(&path, format!("{gateway}{section}")).unwrap();
+        assert!(
+            load()
+                .unwrap_err()
+                .contains("stands here and in forward.toml")
+        );
+        fs::write(dir.path().join(FORWARD), "networks = []").unwrap();
+        assert!(load().unwrap_err().contains("in forward.toml"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::files;
+use crate::forward::Forwarder;
 use crate::plan::Plan;
 use crate::scrape::Scraper;
 use crate::streams::{self, Hands};
@@ -166,17 +167,12 @@ pub async fn run(
     };
     let ended = match purpose {
         Purpose::Link => {
-            let (scraper, files) = (plan.scraper(), plan.files());
-            talk(
-                stream,
-                &mut link,
-                scraper,
-                &mut orders,
-                files,
-                report,
-                &hands,
-            )
-            .await
+            let answering = Answering {
+                scraper: plan.scraper(),
+                files: plan.files(),
+                forwarder: plan.forwarder(),
+            };
+            talk(stream, &mut link, answering, &mut orders, report, &hands).await
         }
         Purpose::Enrol => enrol(stream, &mut link, &mut orders, report).await,
     };
@@ -198,6 +194,13 @@ pub async fn run(
     let _ = timeout(LINGER, link.endpoint.wait_idle()).await;
 }
 
+/// Who answers what the gateway asks on streams of its own.
+struct Answering {
+    scraper: Option<Arc<Scraper>>,
+    files: Option<Arc<files::Settings>>,
+    forwarder: Option<Arc<Forwarder>>,
+}
+
 struct Stream {
     send: SendStream,
     reader: FrameReader<RecvStream>,
@@ -207,15 +210,14 @@ struct Stream {
 async fn talk<F: Future<Output = ()>>(
     mut stream: Stream,
     link: &mut Link,
-    scraper: Option<Arc<Scraper>>,
+    answering: Answering,
     orders: &mut mpsc::Receiver<Order>,
-    files: Option<Arc<files::Settings>>,
     report: impl Fn(Happened) -> F,
     hands: &Hands,
 ) -> Option<String> {
     // As many as the gateway may have open at a time; they end with the link.
     let mut opened = JoinSet::new();
-    if let Some(files) = &files {
+    if let Some(files) = &answering.files {
         opened.spawn(streams::keep_files_tidy(hands.clone(), Arc::clone(files)));
     }
     let connection = link.connection.clone();
@@ -247,8 +249,10 @@ async fn talk<F: Future<Output = ()>>(
                 Err(error) => return Some(ended_by(link, &error)),
             },
             Ok((send, receive)) = connection.accept_bi() => {
-                let (scraper, files) = (scraper.clone(), files.clone());
-                opened.spawn(streams::serve(send, receive, hands.clone(), scraper, files));
+                let (scraper, files) = (answering.scraper.clone(), answering.files.clone());
+                let forwarder = answering.forwarder.clone();
+                let hands = hands.clone();
+                opened.spawn(streams::serve(send, receive, hands, scraper, files, forwarder));
             }
             Some(_) = opened.join_next(), if !opened.is_empty() => {}
             end = link.carrier_ended() => return Some(error_chain(&end)),

@@ -30,6 +30,7 @@ pub mod doctor;
 pub mod engine;
 pub mod facts;
 pub mod files;
+pub mod forward;
 pub mod local;
 pub mod log;
 pub mod metrics;

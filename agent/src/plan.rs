@@ -15,6 +15,7 @@ use model::ids::HostId;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::files;
+use crate::forward::Forwarder;
 use crate::scrape::Scraper;
 use crate::state::{State, StateError};
 
@@ -157,6 +158,13 @@ impl Plan {
         let (host, generation) = self.identity?;
         let exporters = self.config.exporters.clone();
         Some(Arc::new(Scraper::new(host, generation, exporters)))
+    }
+
+    /// Who opens ways through this host, to what is allowed as the link is dialled.
+    pub fn forwarder(&self) -> Option<Arc<Forwarder>> {
+        let (host, generation) = self.identity?;
+        let allow = self.config.forward.clone();
+        Some(Arc::new(Forwarder::new(host, generation, allow)))
     }
 
     /// What files are answered by; nothing for a host that has not joined.

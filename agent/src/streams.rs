@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::diagnose::{self, Inputs};
 use crate::files;
+use crate::forward::Forwarder;
 use crate::runs;
 use crate::runs::journal::Runs;
 use crate::scrape::Scraper;
@@ -133,6 +134,7 @@ pub async fn serve(
     hands: Hands,
     scraper: Option<Arc<Scraper>>,
     files: Option<Arc<files::Settings>>,
+    forwarder: Option<Arc<Forwarder>>,
 ) {
     let deadlines = Deadlines {
         idle: WITHIN,
@@ -151,6 +153,13 @@ pub async fn serve(
         (Some(kind @ (opening::Kind::Diagnose(_) | opening::Kind::File(_))), _) => {
             if let Some(files) = files {
                 beside(kind, send, reader, &hands, &files).await;
+            }
+        }
+        (Some(opening::Kind::Forward(request)), _) => {
+            if let Some(forwarder) = forwarder {
+                let receive = reader.into_inner();
+                let paused = hands.is_paused();
+                forwarder.serve(request, send, receive, paused).await;
             }
         }
         (Some(opening::Kind::Scrape(_)) | None, _) => {
@@ -176,7 +185,7 @@ async fn beside(
             let path = model::names::clean(&file.path, 256);
             tracing::info!(%path, "the gateway asks for a file, or brings one");
         }
-        opening::Kind::Run(_) | opening::Kind::Scrape(_) => {}
+        opening::Kind::Run(_) | opening::Kind::Scrape(_) | opening::Kind::Forward(_) => {}
     }
     let worker = match hands.worker().await {
         Ok(worker) => worker,
@@ -250,6 +259,6 @@ async fn from_here(
                 tracing::debug!(error = %model::error_chain(&error), "a file's stream was cut");
             }
         }
-        opening::Kind::Run(_) | opening::Kind::Scrape(_) => {}
+        opening::Kind::Run(_) | opening::Kind::Scrape(_) | opening::Kind::Forward(_) => {}
     }
 }

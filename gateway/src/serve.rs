@@ -43,6 +43,7 @@ use crate::link::strangers::Strangers;
 use crate::metrics::Metrics;
 use crate::plugins::engine::Engine;
 use crate::plugins::roles::{self, Requests};
+use crate::plugins::routes::LinkRoutes;
 use crate::plugins::{self, Plugins, host};
 use crate::policy::Policies;
 use crate::power::{self, Power};
@@ -85,13 +86,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// Starts everything.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     let (requests, waiting) = Requests::channel();
+    let routes = Arc::new(LinkRoutes::default());
     let egress = Arc::new(egress::Client::new(
         egress::Options::default(),
         Arc::new(egress::SystemResolver::default()),
         requests,
-        Arc::new(egress::NoRoutes),
+        Arc::clone(&routes) as Arc<dyn egress::Routes>,
     ));
     let running = start_with(config, |place| host::engine(place, egress)).await?;
+    routes.attach(&running.app);
     let writing = roles::write_requests(Arc::clone(&running.app), waiting);
     running.app.tasks.spawn("plugins.requests", writing);
     Ok(running)

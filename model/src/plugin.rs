@@ -47,10 +47,12 @@ mod address;
 mod grant;
 mod limits;
 mod manifest;
+pub mod reach;
+pub mod wake;
 
 pub use address::{Cidr, HostPattern, NotACidr, NotAHostPattern};
 pub use grant::{
-    DatagramRule, Grant, HttpRule, Pin, SecretBinding, StateGrant, TlsProfile, Ungranted,
+    DatagramRule, Grant, HttpRule, Pin, Route, SecretBinding, StateGrant, TlsProfile, Ungranted,
     Workspaces, ungranted,
 };
 pub use limits::{Limits, LimitsWish};

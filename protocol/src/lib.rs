@@ -48,6 +48,9 @@
 //! A scrape of metrics is one question and one answer: `Opening{scrape: exporter,
 //! deadline, size}`, then pieces of text, then how it ended.
 //!
+//! A forward is a way through the host: `Opening{forward: with whom, rules, deadline}`,
+//! then whether it is open, then bytes of the connection or datagrams, both ways.
+//!
 //! The *generation counter* finds clones. Each side stores the last value before
 //! it relies on it; two disks with one past cannot both hold the newest value
 //! (`gateway-core` decides what a mismatch means). `Reidentify` asks an agent to

@@ -7,6 +7,7 @@
 
 mod diagnose;
 mod file;
+mod forward;
 mod run;
 mod scrape;
 
@@ -16,6 +17,7 @@ use prost::{Enumeration, Message, Oneof};
 
 pub use diagnose::*;
 pub use file::*;
+pub use forward::*;
 pub use run::*;
 pub use scrape::*;
 

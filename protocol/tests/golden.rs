@@ -171,6 +171,7 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
     .into_iter()
     .chain(runs())
     .chain(scrapes())
+    .chain(forwards())
     .chain(diagnosis())
     .chain(files())
     .collect()
@@ -336,6 +337,55 @@ fn scrapes() -> Vec<(&'static str, Vec<u8>)> {
         (
             "agent.facts.exporters",
             agent(agent_frame::Body::Facts(Box::new(exporters))),
+        ),
+    ]
+}
+
+fn forwards() -> Vec<(&'static str, Vec<u8>)> {
+    use forward_reply::Body as R;
+    use forward_request::Kind as K;
+    let opening = |kind| {
+        let request = ForwardRequest {
+            host: "hst".to_owned(),
+            generation: 2,
+            kind: Some(kind),
+            rules: vec![ForwardRule {
+                networks: vec!["10.9.0.0/16".to_owned()],
+                ports: vec![443, 8443],
+            }],
+            deadline_ms: 10_000,
+            plugin: "bmc".to_owned(),
+        };
+        frame::encode(&Opening {
+            kind: Some(opening::Kind::Forward(request)),
+        })
+    };
+    let target = ForwardTarget {
+        host: "bmc-1.example".to_owned(),
+        port: 443,
+    };
+    let reply = |body| frame::encode(&ForwardReply { body: Some(body) });
+    vec![
+        ("opening.forward.tcp", opening(K::Tcp(target.clone()))),
+        ("opening.forward.udp", opening(K::Udp(target))),
+        (
+            "opening.forward.wake",
+            opening(K::Wake(ForwardWake {
+                mac: vec![2, 0, 0, 0xaa, 0xbb, 0xcc],
+            })),
+        ),
+        (
+            "forward.opened",
+            reply(R::Opened(ForwardOpened {
+                address: "10.9.0.1:443".to_owned(),
+            })),
+        ),
+        (
+            "forward.refused",
+            reply(R::Refused(ForwardRefused {
+                reason: ForwardRefusal::NotAllowed.into(),
+                message: "why".to_owned(),
+            })),
         ),
     ]
 }

@@ -11,6 +11,7 @@ mod floods;
 mod identities;
 mod monitoring;
 mod packets;
+mod routes;
 
 use model::tenancy::Environment;
 use tests::TestGateway;

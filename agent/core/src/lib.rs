@@ -18,6 +18,7 @@
 //! * [`facts`]: parsers of what the kernel says about a host;
 //! * [`metrics`]: what a host measures, as text for Prometheus;
 //! * [`exporter`]: other programs on the host that measure, and how they are asked;
+//! * [`forward`]: what may be reached through the host;
 //! * [`diagnose`]: what a diagnosis shows, and what it does not.
 
 pub mod agent;
@@ -26,6 +27,7 @@ pub mod bounds;
 pub mod diagnose;
 pub mod exporter;
 pub mod facts;
+pub mod forward;
 pub mod held;
 pub mod io;
 pub mod metrics;

@@ -33,6 +33,10 @@ pub struct Record {
     pub port: u16,
     /// What was connected to last.
     pub address: Option<SocketAddr>,
+    /// The route that was asked for.
+    pub route: Option<String>,
+    /// The host whose agent connected.
+    pub via: Option<String>,
     /// How it went.
     pub outcome: Outcome,
     /// Bytes written to the server, within TLS.
@@ -161,6 +165,8 @@ pub(crate) struct Pending {
     pub(crate) method: String,
     pub(crate) host: String,
     pub(crate) port: u16,
+    pub(crate) route: Option<String>,
+    pub(crate) via: Option<String>,
     pub(crate) progress: Arc<Progress>,
     outcome: Option<Outcome>,
 }
@@ -176,6 +182,8 @@ impl Pending {
             method: String::new(),
             host: String::new(),
             port: 0,
+            route: None,
+            via: None,
             progress: Arc::default(),
             outcome: None,
         }
@@ -205,6 +213,8 @@ impl Drop for Pending {
             host: std::mem::take(&mut self.host),
             port: self.port,
             address: self.progress.address(),
+            route: self.route.take(),
+            via: self.via.take(),
             outcome: self
                 .outcome
                 .take()

@@ -1,5 +1,6 @@
 //! Requests of plugins, from the words of a guest to an answer or an error.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,16 +15,17 @@ use plugin_host::ports::{
 };
 use tokio::time::Instant;
 
-use crate::audit::{Audit, Outcome, Pending, Progress};
+use crate::address;
+use crate::audit::{Audit, Outcome, Pending, Progress, Stage};
 use crate::dial::Dialler;
-use crate::error::{code, failed, invalid};
+use crate::error::{cleaned, code, denied, failed, invalid};
 use crate::place::{Placed, place};
 use crate::resolve::Resolver;
-use crate::routes::{RouteTarget, Routes};
+use crate::routes::{RouteTarget, Routes, Transport, way};
 use crate::rule::{Covering, covering};
 use crate::scrub::Scrubber;
 use crate::slots::Slots;
-use crate::target::{Scheme, Target};
+use crate::target::{Host, Scheme, Target};
 use crate::{datagram, head, wire};
 
 /// Most bytes of a request's body, as the contract says.
@@ -95,7 +97,9 @@ impl Client {
             .map(|credential| &credential.secret.name)
             .collect();
         let profile = request.tls_profile.as_deref();
-        let covering = covering(&call.grant, &target, profile, &secrets)?;
+        let route = request.route.as_deref();
+        pending.route = route.map(cleaned);
+        let covering = covering(&call.grant, &target, profile, &secrets, route)?;
         if request.body.len() > MAX_BODY {
             return Err(invalid(
                 code::BODY_TOO_LARGE,
@@ -108,11 +112,11 @@ impl Client {
         let outgoing = outgoing(method, &target, placed)?;
 
         let progress = Arc::clone(&pending.progress);
-        let route = request.route.as_deref();
+        let via = &mut pending.via;
         let work = async {
             let _slot = self.slots.take(&target.host, target.port).await;
             let stream = self
-                .stream(call, &target, &covering, route, &progress)
+                .stream(call, &target, &covering, route, deadline, &progress, via)
                 .await?;
             wire::exchange(stream, outgoing, max_body, &progress).await
         };
@@ -130,13 +134,19 @@ impl Client {
         })
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a request has come to, taken apart so that each part can be borrowed"
+    )]
     async fn stream(
         &self,
         call: &CallContext,
         target: &Target,
         covering: &Covering<'_>,
         route: Option<&str>,
+        deadline: Instant,
         progress: &Progress,
+        via: &mut Option<String>,
     ) -> Result<Box<dyn wire::Stream>, GuestError> {
         let permits = |address| covering.permits(address);
         let stream = match route {
@@ -146,12 +156,37 @@ impl Client {
                     .await?
             }
             Some(route) => {
+                let way = way(&call.grant, route)?;
+                let not_granted = |address: IpAddr| {
+                    let kind = address::reach(address).as_str();
+                    denied(
+                        code::NETWORK_NOT_GRANTED,
+                        format!(
+                            "{} leads to {kind} address ({address}), which no network of the grant's rule covers",
+                            target.host
+                        ),
+                    )
+                };
+                if let Host::Address(address) = target.host
+                    && !permits(address)
+                {
+                    return Err(not_granted(address));
+                }
+                progress.enter(Stage::Connecting);
                 let wanted = RouteTarget {
+                    transport: Transport::Tcp,
                     host: &target.host,
                     port: target.port,
-                    permits: &permits,
+                    rules: &covering.elsewhere(target.port),
+                    within: deadline.saturating_duration_since(Instant::now()),
                 };
-                self.routes.connect(call, route, wanted).await?
+                let routed = self.routes.open(call, way, wanted).await?;
+                progress.connecting_to(routed.address);
+                *via = Some(routed.via);
+                if routed.address.port() != target.port || !permits(routed.address.ip()) {
+                    return Err(not_granted(routed.address.ip()));
+                }
+                routed.stream
             }
         };
         match target.scheme {
@@ -188,7 +223,9 @@ impl Egress for Client {
     ) -> Result<Box<dyn Datagrams>, GuestError> {
         let mut pending = Pending::new(Arc::clone(&self.audit), call);
         pending.method = "UDP".to_owned();
-        let result = datagram::open(&self.dialler, call, endpoint, route, &mut pending).await;
+        pending.route = route.map(cleaned);
+        let (dialler, routes) = (&self.dialler, &*self.routes);
+        let result = datagram::open(dialler, routes, call, endpoint, route, &mut pending).await;
         pending.end(result, |_| Outcome::Done)
     }
 
@@ -200,7 +237,8 @@ impl Egress for Client {
     ) -> Result<(), GuestError> {
         let mut pending = Pending::new(Arc::clone(&self.audit), call);
         pending.method = "WAKE".to_owned();
-        let result = datagram::wake(call, mac, route, &mut pending).await;
+        pending.route = route.map(cleaned);
+        let result = datagram::wake(&*self.routes, call, mac, route, &mut pending).await;
         pending.end(result, |()| Outcome::Done)
     }
 }
@@ -256,7 +294,7 @@ fn default(
 
 fn late(target: &Target, progress: &Progress) -> GuestError {
     let stage = progress.stage();
-    if stage == crate::audit::Stage::Waiting {
+    if stage == Stage::Waiting {
         return GuestError::new(
             ErrorKind::Busy,
             code::TARGET_SATURATED,

@@ -4,10 +4,12 @@
 //! HTTP there are no addresses that need no network in the rule: what is spoken over UDP is
 //! spoken with devices of one's own.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use model::plugin::DatagramRule;
+use model::plugin::wake::{Mac, WAKE};
 use plugin_host::ports::{CallContext, Datagrams, ErrorKind, GuestError};
 use tokio::net::UdpSocket;
 
@@ -15,20 +17,22 @@ use crate::address;
 use crate::audit::{Pending, Stage};
 use crate::dial::Dialler;
 use crate::error::{code, denied, invalid};
-use crate::routes::unsupported;
-use crate::target;
+use crate::framed::Framed;
+use crate::routes::{RouteRule, RouteTarget, Routes, Transport, covers, way};
+use crate::target::{self, Host};
 
 /// Longest datagram to send: what fits an Ethernet frame.
-const MAX_DATAGRAM: usize = 1_472;
+pub(crate) const MAX_DATAGRAM: usize = 1_472;
 /// For resolving the peer's name.
 const RESOLVE: Duration = Duration::from_secs(5);
 /// Networks that one packet is sent on.
 const MAX_NETWORKS: usize = 64;
-/// Everybody on the wire, at the port that network cards do not care about.
-const WAKE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::BROADCAST), 9);
+/// For opening a channel where a route leads, which includes resolving the name there.
+const ROUTED: Duration = Duration::from_secs(10);
 
 pub(crate) async fn open(
     dialler: &Dialler,
+    routes: &dyn Routes,
     call: &CallContext,
     endpoint: &str,
     route: Option<&str>,
@@ -42,17 +46,13 @@ pub(crate) async fn open(
     })?;
     pending.host = host.to_string();
     pending.port = port;
-    if route.is_some() {
-        return Err(unsupported(code::DATAGRAM_ROUTE_UNSUPPORTED));
-    }
-    if !call
-        .grant
-        .datagrams
-        .iter()
-        .any(|rule| rule.ports.contains(&port))
-    {
+    let rules = rules(call, port, route);
+    if rules.is_empty() {
         // Before the name is resolved: a look-up is a message to whoever runs its zone.
-        return Err(not_granted(&host.to_string(), port));
+        return Err(uncovered(call, &host.to_string(), port));
+    }
+    if let Some(route) = route {
+        return routed(routes, call, (&host, port), route, &rules, pending).await;
     }
     pending.progress.enter(Stage::Resolving);
     let unresolved = |why: &str| {
@@ -71,7 +71,7 @@ pub(crate) async fn open(
     }
     let peer = addresses
         .into_iter()
-        .find(|address| granted(call, *address))
+        .find(|address| granted(&rules, address.ip()))
         .ok_or_else(|| not_granted(&host.to_string(), port))?;
     pending.progress.connecting_to(peer);
     let any: SocketAddr = match peer {
@@ -87,10 +87,73 @@ pub(crate) async fn open(
     }))
 }
 
-fn granted(call: &CallContext, peer: SocketAddr) -> bool {
-    call.grant.datagrams.iter().any(|rule| {
-        rule.ports.contains(&peer.port()) && address::permits_listed(&rule.networks, peer.ip())
-    })
+async fn routed(
+    routes: &dyn Routes,
+    call: &CallContext,
+    (host, port): (&Host, u16),
+    route: &str,
+    rules: &[&DatagramRule],
+    pending: &mut Pending,
+) -> Result<Box<dyn Datagrams>, GuestError> {
+    let way = way(&call.grant, route)?;
+    if let Host::Address(address) = host
+        && !granted(rules, *address)
+    {
+        return Err(not_granted(&host.to_string(), port));
+    }
+    pending.progress.enter(Stage::Connecting);
+    let target = RouteTarget {
+        transport: Transport::Udp,
+        host,
+        port,
+        rules: &elsewhere(rules, port),
+        within: ROUTED,
+    };
+    let opened = tokio::time::timeout(ROUTED + RESOLVE, routes.open(call, way, target)).await;
+    let routed = opened.map_err(|_| {
+        let message = "the host of the route does not answer";
+        GuestError::new(ErrorKind::Timeout, code::ROUTE_TIMEOUT, message)
+    })??;
+    pending.progress.connecting_to(routed.address);
+    pending.via = Some(routed.via);
+    if routed.address.port() != port || !granted(rules, routed.address.ip()) {
+        return Err(not_granted(&host.to_string(), port));
+    }
+    Ok(Box::new(Framed::new(routed.stream, routed.address)))
+}
+
+/// The rules for a port, by this route or from here.
+fn rules<'a>(call: &'a CallContext, port: u16, route: Option<&str>) -> Vec<&'a DatagramRule> {
+    let all = call.grant.datagrams.iter();
+    all.filter(|rule| rule.ports.contains(&port) && covers(&rule.routes, route))
+        .collect()
+}
+
+fn granted(rules: &[&DatagramRule], address: IpAddr) -> bool {
+    rules
+        .iter()
+        .any(|rule| address::permits_listed(&rule.networks, address))
+}
+
+/// The same, for whoever judges addresses elsewhere.
+fn elsewhere(rules: &[&DatagramRule], port: u16) -> Vec<RouteRule> {
+    let rule = |rule: &&DatagramRule| RouteRule {
+        networks: rule.networks.clone(),
+        ports: vec![port],
+    };
+    rules.iter().map(rule).collect()
+}
+
+/// No rule is left: because of the port, or because of the way alone.
+fn uncovered(call: &CallContext, host: &str, port: u16) -> GuestError {
+    let mut all = call.grant.datagrams.iter();
+    if all.any(|rule| rule.ports.contains(&port)) {
+        let message = format!(
+            "no rule of the grant has UDP port {port} of {host} by this route, or without one"
+        );
+        return denied(code::ROUTE_NOT_GRANTED, message);
+    }
+    not_granted(host, port)
 }
 
 fn not_granted(host: &str, port: u16) -> GuestError {
@@ -100,12 +163,30 @@ fn not_granted(host: &str, port: u16) -> GuestError {
     )
 }
 
-fn io(error: &std::io::Error) -> GuestError {
+pub(crate) fn io(error: &std::io::Error) -> GuestError {
     GuestError::new(
         ErrorKind::Unreachable,
         code::DATAGRAM_FAILED,
         format!("the datagram could not be exchanged: {}", error.kind()),
     )
+}
+
+pub(crate) fn silent(within: Duration) -> GuestError {
+    GuestError::new(
+        ErrorKind::Timeout,
+        code::DATAGRAM_TIMEOUT,
+        format!("no datagram came within {} ms", within.as_millis()),
+    )
+}
+
+pub(crate) fn fits(data: &[u8]) -> Result<(), GuestError> {
+    if data.len() > MAX_DATAGRAM {
+        return Err(invalid(
+            code::DATAGRAM_TOO_LONG,
+            format!("a datagram is at most {MAX_DATAGRAM} bytes"),
+        ));
+    }
+    Ok(())
 }
 
 struct Channel {
@@ -121,12 +202,7 @@ impl Datagrams for Channel {
     }
 
     async fn send(&mut self, data: &[u8]) -> Result<(), GuestError> {
-        if data.len() > MAX_DATAGRAM {
-            return Err(invalid(
-                code::DATAGRAM_TOO_LONG,
-                format!("a datagram is at most {MAX_DATAGRAM} bytes"),
-            ));
-        }
+        fits(data)?;
         let sent = self.socket.send(data).await;
         sent.map(drop).map_err(|error| io(&error))
     }
@@ -134,11 +210,7 @@ impl Datagrams for Channel {
     async fn recv(&mut self, timeout: Duration) -> Result<Vec<u8>, GuestError> {
         let received = tokio::time::timeout(timeout, self.socket.recv(&mut self.buffer)).await;
         match received {
-            Err(_) => Err(GuestError::new(
-                ErrorKind::Timeout,
-                code::DATAGRAM_TIMEOUT,
-                format!("no datagram came within {} ms", timeout.as_millis()),
-            )),
+            Err(_) => Err(silent(timeout)),
             Ok(Err(error)) => Err(io(&error)),
             Ok(Ok(length)) => Ok(self.buffer[..length].to_vec()),
         }
@@ -146,6 +218,7 @@ impl Datagrams for Channel {
 }
 
 pub(crate) async fn wake(
+    routes: &dyn Routes,
     call: &CallContext,
     mac: &str,
     route: Option<&str>,
@@ -153,15 +226,25 @@ pub(crate) async fn wake(
 ) -> Result<(), GuestError> {
     pending.host = WAKE.ip().to_string();
     pending.port = WAKE.port();
-    let packet = magic_packet(mac)
+    let mac = Mac::parse(mac)
         .ok_or_else(|| invalid(code::MAC_INVALID, "a hardware address is aa:bb:cc:dd:ee:ff"))?;
-    if route.is_some() {
-        return Err(unsupported(code::DATAGRAM_ROUTE_UNSUPPORTED));
+    let rules = rules(call, WAKE.port(), route);
+    let everybody = WAKE.ip().to_string();
+    if rules.is_empty() {
+        return Err(uncovered(call, &everybody, WAKE.port()));
     }
-    if !granted(call, WAKE) {
-        return Err(not_granted(&WAKE.ip().to_string(), WAKE.port()));
+    if !granted(&rules, WAKE.ip()) {
+        return Err(not_granted(&everybody, WAKE.port()));
     }
     pending.progress.connecting_to(WAKE);
+    let packet = mac.magic_packet();
+    if let Some(route) = route {
+        let way = way(&call.grant, route)?;
+        let rules = elsewhere(&rules, WAKE.port());
+        pending.via = Some(routes.wake(call, way, mac, &rules).await?);
+        pending.progress.wrote(packet.len());
+        return Ok(());
+    }
     let sent = broadcast(&packet).await.map_err(|error| io(&error))?;
     pending.progress.wrote(sent);
     Ok(())
@@ -213,18 +296,6 @@ fn interfaces(table: &str) -> Vec<String> {
     found
 }
 
-fn magic_packet(mac: &str) -> Option<Vec<u8>> {
-    let octets: Vec<u8> = mac
-        .split(':')
-        .map(|text| {
-            let hex = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-            hex.then(|| u8::from_str_radix(text, 16).ok()).flatten()
-        })
-        .collect::<Option<_>>()?;
-    // A group's address wakes nobody in particular.
-    (octets.len() == 6 && octets[0] & 1 == 0).then(|| [vec![0xff; 6], octets.repeat(16)].concat())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,26 +311,5 @@ mod tests {
             odd\n";
         assert_eq!(interfaces(table), ["eth0", "eth1"]);
         assert!(interfaces("").is_empty());
-    }
-
-    #[test]
-    fn a_magic_packet_is_six_ff_and_sixteen_times_the_address() {
-        let packet = magic_packet("02:00:5e:AA:bb:01").expect("an address");
-        assert_eq!(packet.len(), 102);
-        assert_eq!(packet[..6], [0xff; 6]);
-        for copy in packet[6..].chunks(6) {
-            assert_eq!(copy, [2, 0, 0x5e, 0xaa, 0xbb, 1]);
-        }
-        for bad in [
-            "",
-            "02:00:5e:aa:bb",
-            "02:00:5e:aa:bb:01:02",
-            "2:0:5e:aa:bb:1",
-            "02-00-5e-aa-bb-01",
-            "ff:ff:ff:ff:ff:ff",
-            "+2:00:5e:aa:bb:01",
-        ] {
-            assert_eq!(magic_packet(bad), None, "{bad}");
-        }
     }
 }

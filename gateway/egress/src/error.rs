@@ -73,6 +73,24 @@ pub mod code {
     pub const DATAGRAM_TIMEOUT: &str = "datagram.timeout";
     /// The route does not exist.
     pub const DATAGRAM_ROUTE_UNSUPPORTED: &str = "datagram.route_unsupported";
+    /// The grant, or the rule that covers the rest, does not have the route.
+    pub const ROUTE_NOT_GRANTED: &str = "route.not_granted";
+    /// No host of the route is linked.
+    pub const ROUTE_NOT_LINKED: &str = "route.not_linked";
+    /// The host's owner does not let this be reached through it.
+    pub const ROUTE_REFUSED_BY_HOST: &str = "route.refused_by_host";
+    /// The host's agent is too old.
+    pub const ROUTE_UNSUPPORTED_BY_AGENT: &str = "route.unsupported_by_agent";
+    /// The target's addresses, as the host sees them, are in no network of the rule.
+    pub const ROUTE_NETWORK_NOT_GRANTED: &str = "route.network_not_granted";
+    /// The host serves as many as it does at a time.
+    pub const ROUTE_BUSY: &str = "route.busy";
+    /// The host knows no address of the name.
+    pub const ROUTE_NAME_NOT_RESOLVED: &str = "route.name_not_resolved";
+    /// Nothing accepts a connection from the host.
+    pub const ROUTE_CONNECT_FAILED: &str = "route.connect_failed";
+    /// The host, or the target there, did not answer in time.
+    pub const ROUTE_TIMEOUT: &str = "route.timeout";
     /// Not a hardware address.
     pub const MAC_INVALID: &str = "datagram.mac_invalid";
 
@@ -111,6 +129,15 @@ pub mod code {
         DATAGRAM_TIMEOUT,
         DATAGRAM_ROUTE_UNSUPPORTED,
         MAC_INVALID,
+        ROUTE_NOT_GRANTED,
+        ROUTE_NOT_LINKED,
+        ROUTE_REFUSED_BY_HOST,
+        ROUTE_UNSUPPORTED_BY_AGENT,
+        ROUTE_NETWORK_NOT_GRANTED,
+        ROUTE_BUSY,
+        ROUTE_NAME_NOT_RESOLVED,
+        ROUTE_CONNECT_FAILED,
+        ROUTE_TIMEOUT,
     ];
 }
 

@@ -10,6 +10,7 @@
 //! head     method and headers                                http.method_not_allowed, ..header..
 //! place    secrets go where the request wants them           http.placement_invalid
 //! slots    a place among those who ask this server           http.target_saturated
+//! route    if the plugin names one: where the next step is done
 //! dial     the name is resolved once, each address judged,   http.network_not_granted, ..
 //!          the one that was judged connected to
 //! tls      the server proves itself as the profile says      http.tls_untrusted, http.tls_failed
@@ -24,12 +25,12 @@
 //!
 //! [`oci`] fetches packages of plugins from registries, with the same parts.
 
-pub mod address;
 mod audit;
 mod client;
 mod datagram;
 mod dial;
 mod error;
+mod framed;
 mod head;
 pub mod oci;
 mod place;
@@ -43,10 +44,12 @@ pub mod target;
 mod tls;
 mod wire;
 
+pub use model::plugin::reach as address;
+
 pub use audit::{Audit, NoAudit, Outcome, Record};
 pub use client::{Client, Options};
 pub use error::code;
 pub use resolve::{Resolver, SystemResolver};
-pub use routes::{NoRoutes, RouteTarget, Routes};
+pub use routes::{NoRoutes, RouteRule, RouteTarget, Routed, Routes, Transport, Way};
 pub use tls::{InvalidProfile, check_profile};
 pub use wire::Stream;

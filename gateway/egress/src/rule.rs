@@ -11,6 +11,7 @@ use plugin_host::ports::GuestError;
 
 use crate::address;
 use crate::error::{code, denied};
+use crate::routes::{RouteRule, covers};
 use crate::target::{Scheme, Target};
 
 /// The rules that cover a request as far as can be said before its name is resolved.
@@ -27,6 +28,15 @@ impl Covering<'_> {
             .iter()
             .any(|rule| address::permits(&rule.networks, address))
     }
+
+    /// The same, for whoever judges addresses elsewhere. All of them have this port.
+    pub(crate) fn elsewhere(&self, port: u16) -> Vec<RouteRule> {
+        let rule = |rule: &&HttpRule| RouteRule {
+            networks: rule.networks.clone(),
+            ports: vec![port],
+        };
+        self.rules.iter().map(rule).collect()
+    }
 }
 
 /// Finds the rules that cover a request. Where there are none, the error names what is missing of
@@ -36,6 +46,7 @@ pub(crate) fn covering<'a>(
     target: &Target,
     profile: Option<&str>,
     secrets: &[&Name],
+    route: Option<&str>,
 ) -> Result<Covering<'a>, GuestError> {
     let host = target.host.to_string();
     let mut rules = Vec::new();
@@ -51,7 +62,7 @@ pub(crate) fn covering<'a>(
         .iter()
         .filter(|rule| rule.hosts.iter().any(|pattern| pattern.covers(&host)));
     for rule in with_host {
-        match missing(rule, target, profile, secrets) {
+        match missing(rule, target, profile, secrets, route) {
             None => rules.push(rule),
             Some((step, error)) if step > closest.0 => closest = (step, error),
             Some(_) => {}
@@ -83,6 +94,7 @@ fn missing(
     target: &Target,
     profile: Option<&str>,
     secrets: &[&Name],
+    route: Option<&str>,
 ) -> Option<(u8, GuestError)> {
     let need = &rule.need;
     let host = &target.host;
@@ -124,12 +136,20 @@ fn missing(
         };
         return Some((3, denied(code::TLS_PROFILE_NOT_GRANTED, message)));
     }
-    let secret = secrets
-        .iter()
-        .find(|secret| !rule.secrets.contains(secret))?;
-    let message =
-        format!("the grant for {need} does not allow to send the secret {secret} to {host}");
-    Some((4, denied(code::SECRET_NOT_GRANTED, message)))
+    let secret = secrets.iter().find(|secret| !rule.secrets.contains(secret));
+    if let Some(secret) = secret {
+        let message =
+            format!("the grant for {need} does not allow to send the secret {secret} to {host}");
+        return Some((4, denied(code::SECRET_NOT_GRANTED, message)));
+    }
+    if covers(&rule.routes, route) {
+        return None;
+    }
+    let message = match route {
+        Some(_) => format!("the grant for {need} does not allow this route to {host}"),
+        None => format!("the grant for {need} reaches {host} by a route only, and none was named"),
+    };
+    Some((5, denied(code::ROUTE_NOT_GRANTED, message)))
 }
 
 #[cfg(test)]

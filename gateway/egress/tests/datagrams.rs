@@ -90,5 +90,5 @@ async fn what_no_rule_covers_is_not_opened() {
         .client
         .datagrams(&caller.call, "127.0.0.1:623", Some("near"));
     let error = routed.await.err().expect("no routes");
-    assert_eq!(error.code, code::DATAGRAM_ROUTE_UNSUPPORTED);
+    assert_eq!(error.code, code::ROUTE_NOT_GRANTED);
 }

@@ -162,7 +162,7 @@ async fn methods_headers_routes_and_secrets_outside_the_rules_are_refused() {
         ),
         (
             with(|it| it.route = Some("near".into())),
-            code::ROUTE_UNSUPPORTED,
+            code::ROUTE_NOT_GRANTED,
         ),
         (
             with(|it| it.tls_profile = Some("x".into())),
@@ -183,6 +183,32 @@ async fn methods_headers_routes_and_secrets_outside_the_rules_are_refused() {
     );
     assert_eq!(server.connections(), 0);
     assert_eq!(caller.audit.records().len(), 8);
+}
+
+/// A rule with a route is for another network: what it permits there is not permitted from here.
+#[tokio::test]
+async fn a_rule_with_a_route_covers_nothing_that_leaves_from_here() {
+    let server = Server::answering(OK);
+    let caller = Caller::new(&format!(
+        r#"{{"http": [{{"need": "it", "hosts": ["127.0.0.1"], "ports": [{}], "plain": true,
+            "networks": ["127.0.0.0/8"], "routes": ["near"]}}],
+            "routes": {{"near": {{"workspace": "wsp_00000000000000000000000000", "selector": "a=b"}}}}}}"#,
+        server.port()
+    ));
+    for (route, expected) in [
+        (None, code::ROUTE_NOT_GRANTED),
+        (Some("far"), code::ROUTE_NOT_GRANTED),
+        (Some("near"), code::ROUTE_UNSUPPORTED),
+    ] {
+        let request = HttpRequest {
+            route: route.map(str::to_owned),
+            ..get(server.url("/"))
+        };
+        assert_eq!(caller.code(request).await, expected, "{route:?}");
+    }
+    assert_eq!(server.connections(), 0);
+    let records = caller.audit.records();
+    assert_eq!(records[1].route.as_deref(), Some("far"));
 }
 
 #[tokio::test]

@@ -127,10 +127,7 @@ async fn a_broadcast_wakes_a_machine_where_it_is_granted() {
         code::MAC_INVALID
     );
     let routed = wake(mac, Some("near")).await;
-    assert_eq!(
-        routed.expect_err("no routes").code,
-        code::DATAGRAM_ROUTE_UNSUPPORTED
-    );
+    assert_eq!(routed.expect_err("no routes").code, code::ROUTE_NOT_GRANTED);
     wake(mac, None).await.expect("sent");
     let mut packet = [0; 200];
     let length = card.recv(&mut packet).expect("a packet");

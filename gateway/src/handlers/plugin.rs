@@ -21,13 +21,14 @@ use model::plugin::{Grant, PluginDigest, Workspaces};
 
 use super::page::page_of;
 use crate::app::App;
+use crate::auth::Proof;
 use crate::error::{Error, Result};
 use crate::http::call::Call;
 use crate::plugins::engine::Component;
 use crate::plugins::package::{self, Coming};
 use crate::plugins::{values, view};
 use crate::signal::dead;
-use crate::state::catalog::Kept;
+use crate::state::catalog::{Kept, Tables};
 use crate::state::change::Entry;
 use crate::state::plugin_records::{
     ComponentV1, PluginEventV1, PluginGrantsRecordV1, PluginRecordV1, SecretRecordV1,
@@ -355,6 +356,7 @@ fn bind(app: &App, call: &Call<GrantPlugin>, grant: &Grant, batch: &mut Batch) -
             }
         }
     }
+    routes_exist(&tables, &call.proof, grant)?;
     let mut bound = std::collections::BTreeSet::new();
     for (name, binding) in &grant.secrets {
         let may = tables.workspaces.get(&binding.workspace).is_some_and(|it| {
@@ -402,6 +404,36 @@ fn bind(app: &App, call: &Call<GrantPlugin>, grant: &Grant, batch: &mut Batch) -
     Ok(())
 }
 
+/// Hosts of a grant's routes: the caller sees them, and they are where the route says.
+fn routes_exist(tables: &Tables, proof: &Proof<GrantPlugin>, grant: &Grant) -> Result<()> {
+    for (name, route) in &grant.routes {
+        let sees = tables.workspaces.get(&route.workspace).is_some_and(|it| {
+            let authority = &proof.caller().authority;
+            authority.allows(Permission::HostList, &it.scope(), Some(it.environment))
+        });
+        if !sees {
+            let detail = format!(
+                "routes.{name}: you lack the permission `{}` in workspace {}, or there is none; who \
+                 routes a plugin through hosts must see them",
+                Permission::HostList,
+                route.workspace
+            );
+            return Err(Error::new(ProblemCode::ExceedsMaker, detail));
+        }
+        for host in &route.hosts {
+            let record = tables.hosts.get(host);
+            if record.is_none_or(|record| record.workspace != route.workspace) {
+                let detail = format!(
+                    "routes.{name}: workspace {} has no host {host}",
+                    route.workspace
+                );
+                return Err(Error::invalid("routes", detail));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn summary(entry: Entry, grant: &Grant) -> Entry {
     let workspaces = match &grant.workspaces {
         Workspaces::None => "none".to_owned(),
@@ -425,7 +457,13 @@ fn summary(entry: Entry, grant: &Grant) -> Entry {
         .iter()
         .map(|(name, binding)| format!("{name}={}/{}", binding.workspace, binding.secret))
         .collect();
+    let routes: Vec<_> = grant
+        .routes
+        .iter()
+        .map(|(name, route)| format!("{name}={}", route.workspace))
+        .collect();
     entry
+        .with("routes", routes.join(" "))
         .with("workspaces", workspaces)
         .with("hosts", hosts.join(" "))
         .with("secrets", secrets.join(" "))

@@ -23,6 +23,7 @@ pub mod package;
 pub mod reconcile;
 pub mod registries;
 pub mod roles;
+pub mod routes;
 pub mod schema;
 pub mod secrets;
 pub mod values;

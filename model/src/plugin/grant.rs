@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Cidr, HostPattern, Limits, Needs};
-use crate::ids::WorkspaceId;
+use crate::ids::{HostId, WorkspaceId};
 use crate::names::Name;
 
 /// What a plugin may do. The default is: nothing, nowhere.
@@ -27,6 +27,9 @@ pub struct Grant {
     /// Peers that it may exchange datagrams with.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub datagrams: Vec<DatagramRule>,
+    /// Ways through agents, by the names that rules and requests use.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub routes: BTreeMap<Name, Route>,
     /// Values that it may keep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<StateGrant>,
@@ -82,6 +85,10 @@ pub struct HttpRule {
     /// The plugin's secrets that may be sent to these hosts. Empty: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Name>,
+    /// Routes by which requests to these hosts leave, and no other way: the networks of this rule
+    /// are then those that the route's hosts see. Empty: from the gateway itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Name>,
 }
 
 /// How a server proves itself.
@@ -126,6 +133,25 @@ pub struct DatagramRule {
     pub networks: Vec<Cidr>,
     /// UDP ports.
     pub ports: Vec<u16>,
+    /// Routes by which datagrams leave, and no other way. Empty: from the gateway itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Name>,
+}
+
+/// A way through agents: hosts of a workspace that stand where the gateway does not reach. The
+/// first of them that is linked is used. What may be reached through a host is also a matter of
+/// its owner, who says so in the configuration of its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The workspace that the hosts belong to.
+    pub workspace: WorkspaceId,
+    /// These hosts, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostId>,
+    /// After them those that this label selector matches, as in `role=jump`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
 }
 
 /// Values that a plugin may keep.

@@ -5,14 +5,14 @@ use std::fmt;
 
 use prost::{Enumeration, Message, Oneof};
 
-use super::{DiagnoseRequest, FileRequest, ScrapeRequest};
+use super::{DiagnoseRequest, FileRequest, ForwardRequest, ScrapeRequest};
 
 /// First frame of every stream that the gateway opens.
 #[derive(Clone, PartialEq, Message)]
 pub struct Opening {
     /// What the stream is for. Nothing is a kind that this version does not know:
     /// reset the stream.
-    #[prost(oneof = "opening::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "opening::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: Option<opening::Kind>,
 }
 
@@ -39,6 +39,9 @@ pub mod opening {
         /// A file.
         #[prost(message, tag = "3")]
         File(FileRequest),
+        /// A way to somewhere.
+        #[prost(message, tag = "5")]
+        Forward(ForwardRequest),
     }
 }
 

@@ -210,6 +210,7 @@ fn rule_of<'a>(grant: &'a mut model::plugin::Grant, need: &Name) -> &'a mut Http
                 plain: false,
                 tls_profiles: Vec::new(),
                 secrets: Vec::new(),
+                routes: Vec::new(),
             });
             grant.http.len() - 1
         }

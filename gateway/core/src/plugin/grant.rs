@@ -1,7 +1,8 @@
 //! What a grant must be to mean something.
 
 use model::names::Name;
-use model::plugin::{Grant, Needs, Pin};
+use model::plugin::{Grant, Needs, Pin, Route};
+use model::selector::Selector;
 
 /// Why a grant is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +42,7 @@ pub fn check_grant(grant: &Grant, needs: &[&Needs]) -> Result<(), GrantFault> {
         grant.secrets.len(),
         grant.datagrams.len(),
         grant.tls_profiles.len(),
+        grant.routes.len(),
     ];
     if counts.into_iter().any(|count| count > MOST) {
         return fault("grant".into(), "at most 64 entries of each sort");
@@ -64,6 +66,11 @@ pub fn check_grant(grant: &Grant, needs: &[&Needs]) -> Result<(), GrantFault> {
             model::plugin::TlsProfile::System | model::plugin::TlsProfile::Insecure => {}
         }
     }
+    for (name, route) in &grant.routes {
+        if let Err(what) = check_route(route) {
+            return fault(format!("routes.{name}"), &what);
+        }
+    }
     for rule in &grant.http {
         let at = format!("http.{}", rule.need);
         let known = |needs: &&Needs| needs.http.iter().any(|need| need.name == rule.need);
@@ -78,6 +85,7 @@ pub fn check_grant(grant: &Grant, needs: &[&Needs]) -> Result<(), GrantFault> {
             rule.ports.len(),
             rule.networks.len(),
             rule.tls_profiles.len(),
+            rule.routes.len(),
         ];
         if lists.into_iter().any(|count| count > MOST_ENTRIES) {
             return fault(at, "at most 256 entries in a list");
@@ -101,6 +109,9 @@ pub fn check_grant(grant: &Grant, needs: &[&Needs]) -> Result<(), GrantFault> {
             .find(|name| !grant.secrets.contains_key(*name) && !of_targets(needs, name))
         {
             return fault(at, &format!("the grant has no secret `{name}`"));
+        }
+        if let Some(name) = missing_route(grant, &rule.routes) {
+            return fault(at, &format!("the grant has no route `{name}`"));
         }
     }
     for (name, binding) in &grant.secrets {
@@ -129,8 +140,12 @@ pub fn check_grant(grant: &Grant, needs: &[&Needs]) -> Result<(), GrantFault> {
         if rule.networks.is_empty() || rule.ports.is_empty() || rule.ports.contains(&0) {
             return fault(at, "name networks, and ports from 1 to 65535");
         }
-        if rule.networks.len() > MOST_ENTRIES || rule.ports.len() > MOST_ENTRIES {
+        let lists = [rule.networks.len(), rule.ports.len(), rule.routes.len()];
+        if lists.into_iter().any(|count| count > MOST_ENTRIES) {
             return fault(at, "at most 256 entries in a list");
+        }
+        if let Some(name) = missing_route(grant, &rule.routes) {
+            return fault(at, &format!("the grant has no route `{name}`"));
         }
     }
     if grant.state.is_some_and(|state| state.keys > 10_000) {
@@ -143,6 +158,28 @@ pub fn check_grant(grant: &Grant, needs: &[&Needs]) -> Result<(), GrantFault> {
 fn of_targets(needs: &[&Needs], name: &Name) -> bool {
     let mut secrets = needs.iter().flat_map(|needs| &needs.secrets);
     secrets.any(|need| need.per_target && need.name == *name)
+}
+
+fn missing_route<'a>(grant: &Grant, names: &'a [Name]) -> Option<&'a Name> {
+    names.iter().find(|name| !grant.routes.contains_key(*name))
+}
+
+fn check_route(route: &Route) -> Result<(), String> {
+    if route.hosts.len() > MOST {
+        return Err(format!("name at most {MOST} hosts"));
+    }
+    match &route.selector {
+        None if route.hosts.is_empty() => Err("name hosts, or give a selector".to_owned()),
+        None => Ok(()),
+        Some(selector) => match selector.parse::<Selector>() {
+            // Empty is what is left when somebody's template had no value for it.
+            Ok(selector) if selector.is_empty() => {
+                Err("an empty selector is every host; name a label that they have".to_owned())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        },
+    }
 }
 
 fn is_pin(Pin(text): &Pin) -> bool {

@@ -235,6 +235,18 @@ fn a_grant_answers_needs_and_nothing_else() {
         ),
         (r#"{"limits":{"cpu_ms":1}}"#.into(), "limits.cpu_ms: must be 10 to 60000"),
         (r#"{"tls_profiles":{"p":{"keys":["AB"]}}}"#.into(), "tls_profiles.p: a key is pinned"),
+        (
+            r#"{"routes":{"r":{"workspace":"wsp_00000000000000000000000000"}}}"#.into(),
+            "routes.r: name hosts, or give a selector",
+        ),
+        (
+            r#"{"routes":{"r":{"workspace":"wsp_00000000000000000000000000","selector":" "}}}"#.into(),
+            "routes.r: an empty selector is every host",
+        ),
+        (
+            r#"{"routes":{"r":{"workspace":"wsp_00000000000000000000000000","selector":"=x"}}}"#.into(),
+            "routes.r: cannot read selector term 1",
+        ),
     ];
     for (text, wanted) in table {
         let said = fault(&text).expect_err(&text);

@@ -21,15 +21,21 @@ fn check(url: &str, profile: Option<&str>, secrets: &[&str]) -> Result<Vec<Strin
         .iter()
         .map(|name| name.parse().expect("a name"))
         .collect();
-    covering(&grant, &target, profile, &names.iter().collect::<Vec<_>>())
-        .map(|found| {
-            found
-                .rules
-                .iter()
-                .map(|rule| rule.need.to_string())
-                .collect()
-        })
-        .map_err(|error| error.code)
+    covering(
+        &grant,
+        &target,
+        profile,
+        &names.iter().collect::<Vec<_>>(),
+        None,
+    )
+    .map(|found| {
+        found
+            .rules
+            .iter()
+            .map(|rule| rule.need.to_string())
+            .collect()
+    })
+    .map_err(|error| error.code)
 }
 
 #[test]
@@ -146,6 +152,6 @@ fn one_rule_covers_all_of_a_request_or_none_does() {
 #[test]
 fn nothing_is_granted_by_an_empty_grant() {
     let target = Target::parse("https://api.example.com/").expect("an URL");
-    let error = covering(&Grant::default(), &target, None, &[]).expect_err("nothing");
+    let error = covering(&Grant::default(), &target, None, &[], None).expect_err("nothing");
     assert_eq!(error.code, code::HOST_NOT_GRANTED);
 }

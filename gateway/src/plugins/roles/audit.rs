@@ -101,6 +101,12 @@ fn entry(app: &App, record: Record, batch: &mut Batch) {
     if let Some(address) = record.address {
         entry = entry.with("address", address);
     }
+    if let Some(route) = &record.route {
+        entry = entry.with("route", route);
+    }
+    if let Some(host) = &record.via {
+        entry = entry.with("via", host);
+    }
     entry = match &record.outcome {
         Outcome::Status(status) => entry.with("status", status),
         Outcome::Done => entry,

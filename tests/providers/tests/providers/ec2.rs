@@ -70,6 +70,7 @@ impl Cloud {
     async fn provider(&self, key: &Value) -> Provider {
         let port = self.url.rsplit(':').next().expect("a port");
         let rule = HttpRule {
+            routes: Vec::new(),
             need: "api".parse().expect("a name"),
             hosts: vec!["127.0.0.1".parse().expect("a host")],
             ports: vec![port.parse().expect("a port")],

@@ -119,6 +119,7 @@ fn python() -> Result<String, Missing> {
 impl Cloud {
     async fn provider(&self) -> Provider {
         let rule = HttpRule {
+            routes: Vec::new(),
             need: "api".parse().expect("a name"),
             hosts: vec!["127.0.0.1".parse().expect("a host")],
             ports: vec![self.port],

@@ -148,6 +148,7 @@ set_working_mc 0x20
 async fn provider(port: u16, password: &str) -> Provider {
     let grant = Grant {
         datagrams: vec![DatagramRule {
+            routes: Vec::new(),
             need: "bmc".parse().expect("a name"),
             networks: vec!["127.0.0.0/8".parse().expect("a network")],
             ports: vec![port],

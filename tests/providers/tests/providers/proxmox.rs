@@ -21,6 +21,7 @@ const TOKEN: &str = "d5c1b0a9-0000-4000-8000-000000000001";
 
 async fn provider(server: &Server, token: &str) -> Provider {
     let rule = HttpRule {
+        routes: Vec::new(),
         need: "api".parse().expect("a name"),
         hosts: vec!["127.0.0.1".parse().expect("a host")],
         ports: vec![server.port()],

@@ -123,6 +123,7 @@ impl Emulator {
     /// May speak with it, if its key is this.
     fn grant(&self, pin: &str) -> Grant {
         let rule = HttpRule {
+            routes: Vec::new(),
             need: "controllers".parse().expect("a name"),
             hosts: vec!["127.0.0.1".parse().expect("a host")],
             ports: vec![self.port],

@@ -50,6 +50,7 @@ async fn a_controller_of_ones_own_takes_signed_requests_and_no_others() {
         Err(why) => return support::skipped("power by a web service", &why),
     };
     let rule = HttpRule {
+        routes: Vec::new(),
         need: "controller".parse().expect("a name"),
         hosts: vec!["127.0.0.1".parse().expect("a host")],
         ports: vec![port],

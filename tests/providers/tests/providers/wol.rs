@@ -28,6 +28,7 @@ exec \"$0\" --exact \"$1\" --nocapture";
 fn grant(network: &str) -> Grant {
     Grant {
         datagrams: vec![DatagramRule {
+            routes: Vec::new(),
             need: "wake".parse().expect("a name"),
             networks: vec![network.parse().expect("a network")],
             ports: vec![9],
