@@ -42,12 +42,13 @@ macro_rules! sdk {
 }
 
 /// The Rust SDK without its contract.
-const SDK: [(&str, &str); 15] = sdk![
+const SDK: [(&str, &str); 16] = sdk![
     "Cargo.toml",
     "src/bindings.rs",
     "src/config.rs",
     "src/error.rs",
     "src/glue.rs",
+    "src/health.rs",
     "src/host.rs",
     "src/http.rs",
     "src/installer.rs",

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::v1::plugin::PluginFinding;
 use async_trait::async_trait;
@@ -22,11 +22,16 @@ use model::tenancy::Environment;
 use serde_json::{Value, json};
 use tests::{TestGateway, soon};
 
+/// Between two things that one controller is told.
+const INTERVAL: Duration = Duration::from_millis(300);
+
 /// Machines, and what was done to them.
 #[derive(Default)]
 struct Rack {
     states: Mutex<BTreeMap<HostId, PowerState>>,
     done: Mutex<Vec<(HostId, PowerAction)>>,
+    /// When which controller was told something.
+    told: Mutex<BTreeMap<String, Vec<Instant>>>,
     /// The next submission is done and its answer lost.
     loses_answers: AtomicBool,
     /// Nothing is answered any more.
@@ -111,6 +116,11 @@ impl Provider for Rack {
 
     async fn begin(&self, machine: &Machine, what: &Submission) -> Result<Begun, Failure> {
         self.answers().await;
+        let controller = machine.address.rsplit_once('/').expect("an address").0;
+        let mut told = self.told.lock().expect("nobody panics");
+        let times = told.entry(controller.to_owned()).or_default();
+        times.push(Instant::now());
+        drop(told);
         let at_once = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_once.fetch_max(at_once, Ordering::SeqCst);
         self.done
@@ -172,7 +182,13 @@ struct Story {
 
 impl Story {
     async fn begin(environment: Environment, hosts: usize) -> Self {
-        let gateway = TestGateway::start().await.expect("starts");
+        let gateway = TestGateway::start_with(|config| {
+            config.limits.requests_per_key_per_second = 100_000;
+            config.limits.requests_per_key_burst = 100_000;
+            config.power.endpoint_burst = 1;
+            config.power.endpoint_interval = INTERVAL;
+        });
+        let gateway = gateway.await.expect("starts");
         let workspace = gateway
             .workspace("lab", environment)
             .await
@@ -211,6 +227,13 @@ impl Story {
         host
     }
 
+    /// Ten hosts are behind one controller.
+    fn controller_of(&self, host: HostId) -> String {
+        let place = self.hosts.iter().position(|it| *it == host);
+        let place = place.unwrap_or(self.hosts.len());
+        format!("https://bmc-{}/{host}", place / 10)
+    }
+
     async fn target(
         &self,
         host: HostId,
@@ -222,7 +245,7 @@ impl Story {
             host,
             workspace: self.workspace,
             plugin: "rack".parse().expect("a name"),
-            address: host.to_string(),
+            address: self.controller_of(host),
             params: "{}".into(),
             secrets: BTreeMap::new(),
             tls_profile: None,
@@ -494,4 +517,67 @@ async fn what_is_desired_is_brought_about_when_it_is_enforced() {
     assert_eq!(shown["desired"]["state"], "off");
     story.ask(host, "/observe", json!(null)).await;
     assert_eq!(story.rack.state(host), PowerState::Off);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_hosts_behind_fifty_controllers_that_are_not_hurried() {
+    let story = Story::begin(Environment::Development, 500).await;
+    let path = format!("/v1/workspaces/{}/power-bulks/reset", story.workspace);
+    let owner = &story.gateway.owner;
+    let body = json!({
+        "targets": { "selector": "" }, "at_once": 200, "confirm": "main", "stop_after": 0,
+    });
+    let bulk = story.gateway.call(owner, "POST", &path, Some(body)).await;
+    let bulk = bulk.expect("answers");
+    assert_eq!(bulk.status, 202, "{:?}", bulk.body);
+    assert_eq!(bulk.body["hosts"], 500);
+    let path = format!(
+        "/v1/workspaces/{}/power-bulks/{}",
+        story.workspace,
+        bulk.body["id"].as_str().expect("an id")
+    );
+    let mut seen = Vec::new();
+    let half = soon(async {
+        loop {
+            let shown = story.get(&path).await;
+            let succeeded = shown["succeeded"].as_u64().expect("a number");
+            seen.push(succeeded);
+            if succeeded >= 200 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    half.await.expect("two hundred are done");
+    assert!(seen.is_sorted() && seen.len() > 3, "no progress: {seen:?}");
+    let cancel = format!("{path}/cancel");
+    let cancelled = story.gateway.call(owner, "POST", &cancel, None).await;
+    assert_eq!(cancelled.expect("answers").status, 200);
+    let over = soon(async {
+        loop {
+            let shown = story.get(&path).await;
+            if !shown["ended_at"].is_null() {
+                return shown;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let over = over.await.expect("it ends");
+    assert_eq!(over["state"], "cancelled");
+    assert!(
+        over["waiting"].as_u64() > Some(0),
+        "nothing was left: {over}"
+    );
+    // A submission may be some milliseconds late on its way, and so closer to the next one.
+    let told = story.rack.told.lock().expect("nobody panics");
+    assert!(told.len() > 20);
+    for (controller, times) in &*told {
+        let span = times[times.len() - 1] - times[0];
+        let least = INTERVAL * u32::try_from(times.len() - 1).expect("a few");
+        assert!(
+            span + Duration::from_millis(150) >= least,
+            "{controller} was told {} things in {span:?}",
+            times.len()
+        );
+    }
 }

@@ -1,5 +1,9 @@
 //! Requests of plugins that leave through an agent: a real gateway, its client of requests, real
 //! QUIC, and at the other end either the agent's own code or a host that lies.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what a test spawns ends with its runtime"
+)]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -161,6 +161,12 @@ pub const ALL: &[Scenario] = &[
         power::run,
     ),
     scenario(
+        "power-route",
+        "a controller that only one host reaches is operated through its agent, and not otherwise",
+        Needs::POWERED_HOSTS,
+        power::route::run,
+    ),
+    scenario(
         "monitoring",
         "a real Prometheus scrapes three hosts through the gateway; one disk fills, one alert fires",
         Needs::MONITORED_HOSTS,

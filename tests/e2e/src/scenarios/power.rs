@@ -5,6 +5,8 @@
 //! controller, and the controller sees when the machine turns itself off.
 
 mod board;
+mod emulator;
+pub(super) mod route;
 
 use std::{fs, thread, time::Duration};
 
@@ -12,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use self::board::Board;
+use self::emulator::{PASSWORD, SYSTEM};
 use super::support::{install_all, text};
 use crate::{
     product::{Launch, Programs, WORKSPACE, World},
@@ -170,12 +173,6 @@ impl Story<'_> {
     }
 
     fn provider(&self, programs: &Programs) -> Result<()> {
-        let component = programs
-            .plugins
-            .join("power-redfish")
-            .with_extension("wasm");
-        let component = component.display().to_string();
-        self.text(&["plugin", "install", &component])?;
         let rule = json!({
             "need": "controllers", "hosts": [self.board.host()], "ports": [self.board.port()],
             "networks": ["10.77.0.0/24"], "tls_profiles": ["bmc", "wrong-pin"], "secrets": ["password"],
@@ -190,34 +187,7 @@ impl Story<'_> {
             "state": { "keys": 1000 },
             "limits": { "wall_ms": 30000, "http_requests": 100 },
         });
-        let file = self.world.folder().join("grant.json");
-        fs::write(&file, grant.to_string())?;
-        let file = file.display().to_string();
-        self.text(&["plugin", "grant", "power-redfish", "-f", &file])?;
-        self.text(&["plugin", "enable", "power-redfish"])?;
-        wait::until("the provider to be ready", SOON, || {
-            let shown = self
-                .world
-                .cli()
-                .json(&["plugin", "show", "power-redfish"])?;
-            let running = shown["running"].clone();
-            Ok(Look::when(running["status"] == "ready", || {
-                running.to_string()
-            }))
-        })?;
-        let secret = self.world.folder().join("password");
-        fs::write(&secret, board::PASSWORD)?;
-        let secret = secret.display().to_string();
-        self.text(&[
-            "secret",
-            "set",
-            "bmc-h1",
-            "-w",
-            WORKSPACE,
-            "--from-file",
-            &secret,
-        ])
-        .map(drop)
+        provide(self.world, programs, &grant)
     }
 
     fn target(&self, profile: &str) -> Result<()> {
@@ -232,11 +202,11 @@ impl Story<'_> {
             "--address",
             &self.board.url(),
             "--param",
-            &format!("system={}", board::SYSTEM),
+            &format!("system={}", SYSTEM),
             "--param",
             "user=admin",
             "--secret",
-            "password=bmc-h1",
+            "password=bmc",
             "--tls-profile",
             profile,
         ])
@@ -251,10 +221,6 @@ impl Story<'_> {
         all
     }
 
-    fn text(&self, args: &[&str]) -> Result<String> {
-        self.world.cli().text(&Self::with_workspace(args))
-    }
-
     fn json(&self, args: &[&str]) -> Result<Value> {
         self.world.cli().json(&Self::with_workspace(args))
     }
@@ -263,18 +229,57 @@ impl Story<'_> {
         self.world.cli().run(&Self::with_workspace(args))
     }
 
-    /// Asks for something and waits until it has succeeded; the operation.
     fn done(&self, args: &[&str]) -> Result<Value> {
-        let asked = self.json(args)?;
-        let id = text(&asked, "id")?.to_owned();
-        let ended = wait::until(&format!("{args:?} to end"), SOON * 2, || {
-            let shown = self.json(&["power", "show", &id])?;
-            let over = !shown["ended_at"].is_null();
-            Ok(Look::some(over.then(|| shown.clone()), || {
-                shown.to_string()
-            }))
-        })?;
-        ensure!(ended["state"] == "succeeded", "{ended}");
-        Ok(ended)
+        done(self.world, &Self::with_workspace(args))
     }
+}
+
+/// Installs, grants and enables the provider, and keeps the controller's password.
+fn provide(world: &World, programs: &Programs, grant: &Value) -> Result<()> {
+    let component = programs
+        .plugins
+        .join("power-redfish")
+        .with_extension("wasm");
+    let cli = world.cli();
+    cli.text(&["plugin", "install", &component.display().to_string()])?;
+    let file = world.folder().join("grant.json");
+    fs::write(&file, grant.to_string())?;
+    let file = file.display().to_string();
+    cli.text(&["plugin", "grant", "power-redfish", "-f", &file])?;
+    cli.text(&["plugin", "enable", "power-redfish"])?;
+    wait::until("the provider to be ready", SOON, || {
+        let shown = cli.json(&["plugin", "show", "power-redfish"])?;
+        let running = shown["running"].clone();
+        Ok(Look::when(running["status"] == "ready", || {
+            running.to_string()
+        }))
+    })?;
+    let secret = world.folder().join("password");
+    fs::write(&secret, PASSWORD)?;
+    let secret = secret.display().to_string();
+    let set = [
+        "secret",
+        "set",
+        "bmc",
+        "-w",
+        WORKSPACE,
+        "--from-file",
+        &secret,
+    ];
+    cli.text(&set).map(drop)
+}
+
+/// Asks for something and waits until it has succeeded; the operation.
+fn done(world: &World, args: &[&str]) -> Result<Value> {
+    let asked = world.cli().json(args)?;
+    let id = text(&asked, "id")?.to_owned();
+    let ended = wait::until(&format!("{args:?} to end"), SOON * 2, || {
+        let shown = world.cli().json(&["power", "show", &id, "-w", WORKSPACE])?;
+        let over = !shown["ended_at"].is_null();
+        Ok(Look::some(over.then(|| shown.clone()), || {
+            shown.to_string()
+        }))
+    })?;
+    ensure!(ended["state"] == "succeeded", "{ended}");
+    Ok(ended)
 }

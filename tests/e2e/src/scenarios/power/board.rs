@@ -14,20 +14,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::emulator::{Emulator, PASSWORD, PORT, START, SYSTEM, Setup};
 use crate::{
     lab::{GATEWAY, Host, Place},
     product::{Daemon, World},
     sh, tools,
 };
 
-const SUSHY_TOOLS: &str = "2.2.0";
-pub(super) const SYSTEM: &str = "5d1f8f1e-0000-4000-8000-000000000001";
-pub(super) const PASSWORD: &str = "correct-horse-7";
-/// Of that password: four rounds, since every request is checked.
-const HTPASSWD: &str = "admin:$2b$04$VpEUZ9FnqtDm636WQl.SquN5NhGEzxyFyRTdhoBfFKmjq/WW.NxiG\n";
-const PORT: u16 = 18443;
 const NOTICES: u16 = 18444;
-const START: Duration = Duration::from_secs(60);
 /// How often the board looks at its machine.
 const LOOK: Duration = Duration::from_millis(200);
 /// A machine that is off for so many looks has turned itself off, and is not just restarting.
@@ -54,82 +48,42 @@ pub(super) struct Board<'w> {
     machine: &'w Host,
     place: Place,
     folder: PathBuf,
-    pin: String,
+    emulator: Emulator,
     cut: AtomicBool,
     /// Resets that the board itself told the controller of.
     own: Mutex<usize>,
-    _daemons: [Daemon; 2],
+    _listener: Daemon,
 }
 
 impl<'w> Board<'w> {
     pub(super) fn start(world: &'w World) -> Result<Self> {
         let folder = world.folder().join("board");
-        fs::create_dir_all(folder.join("state"))?;
-        let home = std::env::current_exe()?;
-        let home = home.parent().context("this program lies in a folder")?;
-        let program = tools::packaged(
-            "sushy-emulator",
-            "sushy-tools",
-            SUSHY_TOOLS,
-            &home.join("peers"),
-        )?;
-        let at = |name: &str| folder.join(name).display().to_string();
-        let make = format!(
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=bmc \
-             -keyout {} -out {} 2>/dev/null && openssl x509 -in {} -pubkey -noout \
-             | openssl pkey -pubin -outform der | sha256sum",
-            at("key.pem"),
-            at("cert.pem"),
-            at("cert.pem")
-        );
-        let pin = sh::ok(&["sh", "-c", &make], START)?;
-        let pin = pin
-            .split_whitespace()
-            .next()
-            .context("a digest")?
-            .to_owned();
-        fs::write(folder.join("htpasswd"), HTPASSWD)?;
+        fs::create_dir_all(&folder)?;
+        let place = world.gateway().place().clone();
         fs::write(folder.join("listener.py"), LISTENER)?;
         fs::write(folder.join("notices"), "")?;
-        let config = format!(
-            "SUSHY_EMULATOR_LISTEN_IP = '{GATEWAY}'\n\
-             SUSHY_EMULATOR_LISTEN_PORT = {PORT}\n\
-             SUSHY_EMULATOR_FAKE_DRIVER = True\n\
-             SUSHY_EMULATOR_AUTH_FILE = '{}'\n\
-             SUSHY_EMULATOR_STATE_DIR = '{}'\n\
-             SUSHY_EMULATOR_SSL_CERT = '{}'\n\
-             SUSHY_EMULATOR_SSL_KEY = '{}'\n\
-             EXTERNAL_NOTIFICATION_URL = 'http://127.0.0.1:{NOTICES}/'\n\
-             SUSHY_EMULATOR_FAKE_SYSTEMS = [{{'uuid': '{SYSTEM}', 'name': 'h1', 'power_state': 'On', \
-             'external_notifier': True, 'nics': [{{'mac': '52:54:00:AB:00:01', 'ip': '192.0.2.7'}}]}}]\n",
-            at("htpasswd"),
-            at("state"),
-            at("cert.pem"),
-            at("key.pem"),
-        );
-        fs::write(folder.join("config.py"), config)?;
-        let place = world.gateway().place().clone();
+        let at = |name: &str| folder.join(name).display().to_string();
         // The listener comes first: the controller tells of its first change at once.
         let python = tools::find("python3").context("python3 is not installed")?;
         let mut listener = place.command(&python);
         listener.args([&at("listener.py"), &NOTICES.to_string(), &at("notices")]);
-        let listener = Daemon::start(
-            "the board's listener",
-            listener,
-            &folder.join("listener.log"),
-        )?;
-        let mut command = place.command(&program);
-        command.args(["--config", &at("config.py")]);
-        let mut emulator = Daemon::start("sushy-emulator", command, &folder.join("log"))?;
-        emulator.wait_line(|line| line.contains("Running on"), START)?;
+        let log = folder.join("listener.log");
+        let listener = Daemon::start("the board's listener", listener, &log)?;
+        let emulator = Emulator::start(Setup {
+            folder: folder.clone(),
+            address: GATEWAY.to_string(),
+            state: "On",
+            notices: Some(format!("http://127.0.0.1:{NOTICES}/")),
+            place: &|program| place.command(program),
+        })?;
         Ok(Self {
             machine: &world.hosts()[0],
             place,
             folder,
-            pin,
+            emulator,
             cut: AtomicBool::new(false),
             own: Mutex::new(0),
-            _daemons: [emulator, listener],
+            _listener: listener,
         })
     }
 
@@ -147,17 +101,14 @@ impl<'w> Board<'w> {
 
     /// SHA-256 of the controller's public key.
     pub(super) fn pin(&self) -> &str {
-        &self.pin
+        &self.emulator.pin
     }
 
     /// How often the controller was told to do something, by others than the board.
     pub(super) fn resets(&self) -> Result<usize> {
-        let log = fs::read_to_string(self.folder.join("log"))?;
-        let told = log
-            .lines()
-            .filter(|line| line.contains("POST") && line.contains("ComputerSystem.Reset"));
+        let told = self.emulator.resets()?;
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(told.count().saturating_sub(*own))
+        Ok(told.saturating_sub(*own))
     }
 
     /// Ends [`Self::wire`].
