@@ -33,7 +33,7 @@ macro_rules! export_health {
             #[cfg(target_family = "wasm")]
             type Guest = $crate::glue::Adapter<$plugin>;
             #[cfg(target_family = "wasm")]
-            $crate::glue::health::export_health_world!(Guest with_types_in $crate::glue::health);
+    $crate::glue::health::export_health_world!(Guest with_types_in $crate::glue::health);
             // Elsewhere there is nothing to export, and the type must fit all the same.
             #[cfg(not(target_family = "wasm"))]
             const _: fn() = $crate::health::fits::<$plugin>;
