@@ -27,7 +27,11 @@ use gateway_store::testing::crash::Chance;
 use serde_json::{Value, json};
 
 use super::support::{open, world};
-use crate::{Plan, api::Api, table::Finding};
+use crate::{
+    Plan,
+    api::{Answer, Api},
+    table::Finding,
+};
 
 const MACHINES: usize = 12;
 /// Asked for in each life of the gateway.
@@ -128,13 +132,12 @@ impl Run<'_> {
             let body = json!({
                 "action": action, "timeout_ms": TIMEOUT_MS, "confirm": machine.name,
             });
-            let answer = api.send("POST", &path, Some(&body), None);
+            // The connection may be one to the life before.
+            let key = format!("power-{}-{asked}", chance.below(usize::MAX));
+            let answer = ask(api, "POST", &path, Some(&body), Some(&key))?;
             // A full line on the machine is a refusal like others.
-            match answer {
-                Ok(answer) if answer.status == 202 => *asked += 1,
-                Ok(answer) => ensure!(answer.status == 409, "{}", answer.text),
-                Err(error) => bail!("{error}"),
-            }
+            ensure!(matches!(answer.status, 202 | 409), "{}", answer.text);
+            *asked += usize::from(answer.status == 202);
         }
         let micros = usize::try_from(LIFE.as_micros()).unwrap_or(usize::MAX);
         thread::sleep(Duration::from_micros(chance.below(micros) as u64));
@@ -160,9 +163,7 @@ impl Run<'_> {
                 "/v1/workspaces/{}/power-operations?limit=1000{after}",
                 self.workspace
             );
-            let page = api
-                .send("GET", &path, None, None)
-                .map_err(|error| anyhow::anyhow!("{error}"))?;
+            let page = ask(api, "GET", &path, None, None)?;
             ensure!(page.status == 200, "{}", page.text);
             let items = page.body["items"].as_array().context("a list has items")?;
             all.extend(items.iter().cloned());
@@ -216,6 +217,24 @@ impl Run<'_> {
             lost: rack.lost,
         })
     }
+}
+
+/// Asks until there is an answer; what must not be done twice has a key to be repeated by.
+fn ask(
+    api: &mut Api,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+    key: Option<&str>,
+) -> Result<Answer> {
+    let mut broken = String::new();
+    for _ in 0..5 {
+        match api.send(method, path, body, key) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => broken = error.to_string(),
+        }
+    }
+    bail!("{method} {path}: {broken}")
 }
 
 fn workspace(world: &World) -> Result<String> {
@@ -280,23 +299,15 @@ fn machines(world: &World, api: &mut Api) -> Result<Vec<Machine>> {
     for number in 0..MACHINES {
         let name = format!("machine-{number}");
         let body = json!({ "hostname": name });
-        let made = api
-            .send("POST", &path, Some(&body), None)
-            .map_err(|error| anyhow::anyhow!("{error}"))?;
+        let made = ask(api, "POST", &path, Some(&body), None)?;
         ensure!(made.status == 201, "{}", made.text);
         let host = made.body["id"]
             .as_str()
             .context("a host has an id")?
             .to_owned();
         let target = json!({ "plugin": "power-webhook", "address": number.to_string() });
-        let set = api
-            .send(
-                "PUT",
-                &format!("{path}/{host}/power/target"),
-                Some(&target),
-                None,
-            )
-            .map_err(|error| anyhow::anyhow!("{error}"))?;
+        let target_path = format!("{path}/{host}/power/target");
+        let set = ask(api, "PUT", &target_path, Some(&target), None)?;
         ensure!(set.status == 200, "{}", set.text);
         machines.push(Machine { host, name });
     }
