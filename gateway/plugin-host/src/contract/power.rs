@@ -1,7 +1,7 @@
 //! `loopback:power`: plugins that turn machines on and off.
 //!
 //! Eight functions of one shape: something about a target goes in, an answer or an error comes out.
-//! [`step!`] writes what they have in common.
+//! The macro `step!` writes what they have in common.
 
 wasmtime::component::bindgen!({
     path: ["../../wit/base/0.1.0", "../../wit/power/0.1.0"],
