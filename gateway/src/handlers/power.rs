@@ -31,6 +31,7 @@ use crate::power::records::{
 };
 use crate::power::{driver, view, watch};
 use crate::state::edit::edit;
+use crate::state::plugin_records::PluginGrantsRecordV1;
 use crate::state::records::key_of;
 
 /// For a provider to answer: it may ask a slow controller several things.
@@ -44,24 +45,30 @@ const MOST: usize = 10_000;
 /// Hosts that an audit entry names.
 const NAMED: usize = 16;
 
-fn must_be_there(app: &App, workspace: WorkspaceId, host: HostId) -> Result<()> {
+/// A host that something can be done about.
+fn must_serve(app: &App, workspace: WorkspaceId, host: HostId) -> Result<()> {
     let tables = app.catalog.read();
     let found = tables.host_in(workspace, host);
-    found.map(drop).ok_or_else(|| Error::not_found("host"))
+    let found = found.ok_or_else(|| Error::not_found("host"))?;
+    if found.membership == Membership::Retired {
+        return Err(Error::conflict("the host has retired"));
+    }
+    Ok(())
 }
 
 /// Shows what is known of a host's power.
 pub async fn get_host_power(app: Arc<App>, call: Call<GetHostPower>) -> Result<HostPower> {
-    let host = call.path.host;
-    must_be_there(&app, call.proof.workspace(), host)?;
+    let (workspace, host) = (call.proof.workspace(), call.path.host);
     let tables = app.catalog.read();
+    let found = tables.host_in(workspace, host);
+    found.ok_or_else(|| Error::not_found("host"))?;
     Ok(view::host_power(&app, &tables, host, call.meta.now))
 }
 
 /// Has the provider looked at now.
 pub async fn observe_host_power(app: Arc<App>, call: Call<ObserveHostPower>) -> Result<HostPower> {
     let host = call.path.host;
-    must_be_there(&app, call.proof.workspace(), host)?;
+    must_serve(&app, call.proof.workspace(), host)?;
     watch::look(&app, host).await?;
     let tables = app.catalog.read();
     Ok(view::host_power(&app, &tables, host, app.now()))
@@ -70,7 +77,7 @@ pub async fn observe_host_power(app: Arc<App>, call: Call<ObserveHostPower>) -> 
 /// Says by which provider a host is turned on and off.
 pub async fn set_power_target(app: Arc<App>, call: Call<SetPowerTarget>) -> Result<HostPower> {
     let (workspace, host) = (call.proof.workspace(), call.path.host);
-    must_be_there(&app, workspace, host)?;
+    must_serve(&app, workspace, host)?;
     let record = target(&app, workspace, host, &call.body)?;
     let key = key_of::<PowerTargetRecordV1>(host);
     edit::<PowerTargetRecordV1>(&app, &key, |found, batch| {
@@ -85,6 +92,9 @@ pub async fn set_power_target(app: Arc<App>, call: Call<SetPowerTarget>) -> Resu
             // What was seen was seen of something else.
             batch.delete(&key_of::<PowerSeenRecordV1>(host));
         }
+        // Who deletes a secret looks at who uses it, and starts again when this has changed.
+        let marker = PluginGrantsRecordV1 { at: call.meta.now };
+        batch.put_record(&PluginGrantsRecordV1::the_key(), &marker)?;
         let secrets: Vec<_> = record.secrets.values().map(ToString::to_string).collect();
         call.entry("power.configure")
             .on(host)
@@ -181,8 +191,11 @@ fn target(
 /// Takes the provider away from a host. What goes on is not known about any more, and says so.
 pub async fn remove_power_target(app: Arc<App>, call: Call<RemovePowerTarget>) -> Result<Nothing> {
     let (workspace, host) = (call.proof.workspace(), call.path.host);
-    must_be_there(&app, workspace, host)?;
-    let there = app.catalog.read().power.targets.contains_key(&host);
+    let there = {
+        let tables = app.catalog.read();
+        let target = tables.power.targets.get(&host);
+        target.is_some_and(|target| target.workspace == workspace)
+    };
     if !there {
         return Err(Error::not_found("power target"));
     }
@@ -200,7 +213,7 @@ pub async fn remove_power_target(app: Arc<App>, call: Call<RemovePowerTarget>) -
 /// Has the provider say whether what is configured works.
 pub async fn check_power_target(app: Arc<App>, call: Call<CheckPowerTarget>) -> Result<PowerCheck> {
     let (workspace, host) = (call.proof.workspace(), call.path.host);
-    must_be_there(&app, workspace, host)?;
+    must_serve(&app, workspace, host)?;
     let target = {
         let tables = app.catalog.read();
         let target = tables.power.targets.get(&host);
@@ -287,7 +300,7 @@ where
     E: Endpoint<Path = OfHost, Body = AskPower, Reply = PowerOperation>,
 {
     let workspace = call.proof.workspace();
-    must_be_there(&app, workspace, host)?;
+    must_serve(&app, workspace, host)?;
     let wanted = Wanted::of(verb, &asked)?;
     let now = call.meta.now;
     let mut batch = Batch::new();
@@ -299,16 +312,12 @@ where
                 "the host has no power provider and its agent is not linked: nobody can do it",
             ));
         }
-        // Those that wait are taken back, so they do not count.
+        ask::never_off(&tables, host, wanted.action)?;
         let confirm = asked.confirm.as_deref();
-        if asked.supersede {
-            ask::never_off(&tables, host, wanted.action)?;
-        }
-        if let Err(error) = ask::guard(&tables, workspace, host, &wanted, confirm) {
-            let in_line = tables.power.open_on(host).count();
-            if !(asked.supersede && error.code == api::ProblemCode::Conflict && in_line > 0) {
-                return Err(error);
-            }
+        ask::confirmed(&tables, workspace, host, wanted.action, confirm)?;
+        // Those that wait are taken back then, and do not count.
+        if !asked.supersede {
+            ask::room(&tables, host)?;
         }
     }
     let superseded = if asked.supersede {

@@ -1,12 +1,13 @@
 //! Secrets of workspaces. Nothing here answers a value, or could: [`crate::plugins::secrets`]
 //! is the only place where one is opened, for a plugin's call.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::endpoint::Nothing;
 use api::v1::secret::*;
 use api::{Page, ProblemCode};
-use gateway_store::{Batch, Condition, Read, Stored, fetch, list};
+use gateway_store::{Batch, Condition, Read, Record, Stored, fetch, list};
 use model::ids::WorkspaceId;
 use model::names::Name;
 use zeroize::Zeroizing;
@@ -15,6 +16,7 @@ use super::page::page_of;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::call::Call;
+use crate::power::records::PowerTargetRecordV1;
 use crate::state::catalog::Tables;
 use crate::state::plugin_records::{
     PluginGrantsRecordV1, PluginRecordV1, SecretRecordV1, SecretValueRecordV1,
@@ -94,7 +96,7 @@ pub async fn delete_secret(app: Arc<App>, call: Call<DeleteSecret>) -> Result<No
     if !users.is_empty() {
         let users: Vec<_> = users.iter().map(Name::as_str).collect();
         let detail = format!(
-            "plugins use it: {}; take it out of their grants first",
+            "plugins use it: {}; take it out of their grants, and of power targets, first",
             users.join(", ")
         );
         return Err(Error::new(ProblemCode::Conflict, detail));
@@ -136,37 +138,53 @@ fn value_of(body: SetSecret) -> Result<Zeroizing<Vec<u8>>> {
     }
 }
 
-/// Plugins whose grant has a secret, asked of the store itself.
+/// Plugins that get a secret by their grant or by a power target, asked of the store itself.
 async fn users_of(app: &App, workspace: WorkspaceId, secret: &Name) -> Result<Vec<Name>> {
-    let mut users = Vec::new();
+    let granted = names_of::<PluginRecordV1>(app, |plugin| {
+        plugin.uses(workspace, secret).then(|| plugin.name.clone())
+    });
+    let mut users = granted.await?;
+    let targets = names_of::<PowerTargetRecordV1>(app, |target| {
+        target
+            .uses(workspace, secret)
+            .then(|| target.plugin.clone())
+    });
+    users.extend(targets.await?);
+    users.sort();
+    users.dedup();
+    Ok(users)
+}
+
+/// What `pick` finds in all records of a kind.
+async fn names_of<R: Record>(app: &App, pick: impl Fn(&R) -> Option<Name>) -> Result<Vec<Name>> {
+    let mut found = Vec::new();
     let mut after = None;
     loop {
-        let page = list::<PluginRecordV1>(
-            &*app.store,
-            &all_of::<PluginRecordV1>(),
-            after.as_ref(),
-            100,
-            Read::Linearizable,
-        )
-        .await?;
+        let all = all_of::<R>();
+        let page = list::<R>(&*app.store, &all, after.as_ref(), 100, Read::Linearizable).await?;
         let these = page.records.iter().map(|(_, stored)| &stored.record);
-        let these = these.filter(|plugin| plugin.uses(workspace, secret));
-        users.extend(these.map(|plugin| plugin.name.clone()));
+        found.extend(these.filter_map(&pick));
         match page.records.last() {
             Some((key, _)) if page.more => after = Some(key.clone()),
-            _ => return Ok(users),
+            _ => return Ok(found),
         }
     }
 }
 
 fn view(tables: &Tables, record: &SecretRecordV1) -> Secret {
     let plugins = tables.plugins.values();
-    let users = plugins.filter(|plugin| plugin.uses(record.workspace, &record.name));
+    let granted = plugins.filter(|plugin| plugin.uses(record.workspace, &record.name));
+    let targets = tables.power.targets.values();
+    let targets = targets.filter(|target| target.uses(record.workspace, &record.name));
+    let users: BTreeSet<_> = granted
+        .map(|plugin| plugin.name.clone())
+        .chain(targets.map(|target| target.plugin.clone()))
+        .collect();
     Secret {
         name: record.name.clone(),
         version: record.version,
         updated_at: record.updated_at,
         updated_by: record.updated_by.clone(),
-        used_by: users.map(|plugin| plugin.name.clone()).collect(),
+        used_by: users.into_iter().collect(),
     }
 }

@@ -56,7 +56,13 @@ const SHOWN: usize = 100;
 const NAMED: usize = 16;
 
 /// Operations that judge in their handlers, because only those know the targets.
-const IN_HANDLER: [&str; 2] = ["create_command", "retry_command"];
+const IN_HANDLER: [&str; 5] = [
+    "create_command",
+    "retry_command",
+    "bulk_power_on",
+    "bulk_power_off",
+    "bulk_power_reset",
+];
 
 /// A policy plugin that is enabled, whether it works or not.
 #[async_trait]

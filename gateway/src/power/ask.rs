@@ -127,34 +127,39 @@ impl Wanted {
     }
 }
 
-/// Refuses what must not be done to a host, and what has to be confirmed.
-pub fn guard(
+/// Refuses what is not confirmed: a host in production is interrupted when its name is typed.
+pub fn confirmed(
     tables: &Tables,
     workspace: WorkspaceId,
     host: HostId,
-    wanted: &Wanted,
+    action: PowerAction,
     confirm: Option<&str>,
 ) -> Result<()> {
-    never_off(tables, host, wanted.action)?;
     let environment = tables.workspaces.get(&workspace).map(|it| it.environment);
-    if environment == Some(Environment::Production) && wanted.action.interrupts() {
-        let record = tables.hosts.get(&host);
-        let name = record.map_or_else(String::new, |record| {
-            crate::view::name_of(record, crate::view::hostname_of(tables, record))
-        });
-        if confirm != Some(&name) {
-            let what = format!(
-                "this host is in production: repeat the request with its name, `{name}`, to confirm it"
-            );
-            return Err(Error::invalid("confirm", what));
-        }
+    if environment != Some(Environment::Production) || !action.interrupts() {
+        return Ok(());
     }
-    if tables.power.open_on(host).count() >= IN_LINE {
-        return Err(Error::conflict(
-            "operations wait in line on this host already: call some off, or use `supersede`",
-        ));
+    let record = tables.hosts.get(&host);
+    let name = record.map_or_else(String::new, |record| {
+        crate::view::name_of(record, crate::view::hostname_of(tables, record))
+    });
+    if confirm == Some(&name) {
+        return Ok(());
     }
-    Ok(())
+    let what = format!(
+        "this host is in production: repeat the request with its name, `{name}`, to confirm it"
+    );
+    Err(Error::invalid("confirm", what))
+}
+
+/// Refuses what would stand too far back in a host's line.
+pub fn room(tables: &Tables, host: HostId) -> Result<()> {
+    if tables.power.open_on(host).count() < IN_LINE {
+        return Ok(());
+    }
+    Err(Error::conflict(
+        "operations wait in line on this host already: call some off, or use `supersede`",
+    ))
 }
 
 /// Refuses to interrupt a host that is never to be.

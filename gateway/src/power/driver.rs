@@ -4,7 +4,7 @@
 //! under way; how many an endpoint has is limited, and so is how fast it is told to do something.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -41,8 +41,35 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
 /// What all machines behind one address share.
 struct Endpoint {
-    bucket: Bucket,
+    gate: Arc<Mutex<Gate>>,
     asking: u32,
+}
+
+/// When an endpoint may be told something.
+struct Gate {
+    bucket: Bucket,
+    /// Somebody is about to tell it something, once that is written down.
+    reserved: bool,
+}
+
+/// The right to tell an endpoint something. It counts from when it is used, and not from when it
+/// was given: what is told is written down first, which takes as long as the disk likes.
+struct Permit(Arc<Mutex<Gate>>);
+
+impl Permit {
+    fn used(self, now: Timestamp) {
+        locked(&self.0).bucket.take(now);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        locked(&self.0).reserved = false;
+    }
+}
+
+fn locked(gate: &Mutex<Gate>) -> MutexGuard<'_, Gate> {
+    gate.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Turns = FuturesUnordered<BoxFuture<'static, (PowerOperationId, String)>>;
@@ -71,6 +98,9 @@ pub async fn run(app: Arc<App>) {
                 if let Some(endpoint) = endpoints.get_mut(&endpoint) {
                     endpoint.asking = endpoint.asking.saturating_sub(1);
                 }
+                // One that has rested is like one that was never heard of.
+                let now = app.now();
+                endpoints.retain(|_, it| it.asking > 0 || !locked(&it.gate).bucket.is_full(now));
             }
             () = tokio::time::sleep(wait) => {}
             () = settled(&mut moved, &mut links) => {}
@@ -107,13 +137,24 @@ fn begin(
         let target = tables.power.targets.get(&record.host);
         let name = target.map_or_else(|| record.host.to_string(), |target| target.shares());
         let endpoint = endpoints.entry(name.clone()).or_insert_with(|| Endpoint {
-            bucket: Bucket::new(
-                app.config.power.endpoint_burst,
-                app.config.power.endpoint_interval,
-            ),
+            gate: Arc::new(Mutex::new(Gate {
+                bucket: Bucket::new(
+                    app.config.power.endpoint_burst,
+                    app.config.power.endpoint_interval,
+                ),
+                reserved: false,
+            })),
             asking: 0,
         });
-        let view = view(app, &tables, record, first, endpoint.bucket.next_at());
+        let permit_at = {
+            let gate = locked(&endpoint.gate);
+            if gate.reserved {
+                now.saturating_add(REST)
+            } else {
+                gate.bucket.next_at()
+            }
+        };
+        let view = view(app, &tables, record, first, permit_at);
         let mut operation = record.operation.clone();
         let changed = operation.advance(&view, now);
         let question = operation.next(&view, now);
@@ -133,14 +174,15 @@ fn begin(
         if endpoint.asking >= most {
             continue;
         }
-        if submits {
-            endpoint.bucket.take(now);
-        }
+        let permit = submits.then(|| {
+            locked(&endpoint.gate).reserved = true;
+            Permit(Arc::clone(&endpoint.gate))
+        });
         endpoint.asking += 1;
         busy.insert(record.id);
         let (app, id) = (Arc::clone(app), record.id);
         turns.push(Box::pin(async move {
-            if let Err(error) = turn(&app, id, first).await {
+            if let Err(error) = turn(&app, id, first, permit).await {
                 tracing::warn!(operation = %id, error = %error, "an operation on power cannot be taken on yet");
             }
             (id, name)
@@ -166,7 +208,12 @@ fn view(
 }
 
 /// One question, and what was answered.
-async fn turn(app: &Arc<App>, id: PowerOperationId, first: bool) -> Result<()> {
+async fn turn(
+    app: &Arc<App>,
+    id: PowerOperationId,
+    first: bool,
+    permit: Option<Permit>,
+) -> Result<()> {
     let Some((record, target)) = found(app, id) else {
         return Ok(());
     };
@@ -180,9 +227,17 @@ async fn turn(app: &Arc<App>, id: PowerOperationId, first: bool) -> Result<()> {
     let changed = ahead.advance(&seen, now);
     let question = ahead.next(&seen, now);
     if question == Next::Submit {
+        let by_provider = ahead.step().is_some_and(|step| step.by == By::Provider);
+        if by_provider && permit.is_none() {
+            // It has come to this only now, and is looked at again at once.
+            return Ok(());
+        }
         let Some(written) = submit(app, id, &seen).await? else {
             return Ok(());
         };
+        if let Some(permit) = permit {
+            permit.used(app.now());
+        }
         let heard = question_to(app, &written, target.as_deref(), &question).await;
         return hear(app, id, heard, first).await;
     }

@@ -29,10 +29,13 @@ use gateway_core::power::Agent;
 use gateway_core::power::operation::Phase;
 use gateway_store::Key;
 use model::Timestamp;
+use model::host::Membership;
 use model::ids::HostId;
 
 use self::provider::Providers;
-use self::records::{PowerBulkRecordV1, PowerOperationRecordV1};
+use self::records::{
+    PowerBulkRecordV1, PowerOperationRecordV1, PowerSeenRecordV1, PowerTargetRecordV1,
+};
 use crate::app::App;
 use crate::error::Result;
 use crate::reconcile::housekeeping::delete;
@@ -99,7 +102,8 @@ pub(crate) fn agent_of(app: &App, tables: &Tables, host: HostId) -> Agent {
     }
 }
 
-/// Forgets operations and bulks that ended long ago; the audit trail remembers them.
+/// Forgets operations and bulks that ended long ago, which the audit trail remembers, and what was
+/// configured for hosts that have retired since.
 pub(crate) async fn forget_old(app: &App) -> Result<()> {
     let horizon = app.now().saturating_sub(KEPT);
     let old: Vec<Key> = {
@@ -109,8 +113,16 @@ pub(crate) async fn forget_old(app: &App) -> Result<()> {
         });
         let bulks = tables.power.bulks.values();
         let bulks = bulks.filter(|record| record.ended.is_some_and(|(_, at)| at < horizon));
+        let gone = |host: &&HostId| {
+            let record = tables.hosts.get(*host);
+            record.is_none_or(|record| record.membership == Membership::Retired)
+        };
+        let targets = tables.power.targets.keys().filter(gone);
+        let seen = tables.power.seen.keys().filter(gone);
         operations
             .map(|record| key_of::<PowerOperationRecordV1>(record.id))
+            .chain(targets.map(key_of::<PowerTargetRecordV1>))
+            .chain(seen.map(key_of::<PowerSeenRecordV1>))
             .chain(bulks.map(|record| key_of::<PowerBulkRecordV1>(record.id)))
             .collect()
     };

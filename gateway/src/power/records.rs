@@ -70,6 +70,11 @@ pub struct PowerTargetRecordV1 {
 }
 
 impl PowerTargetRecordV1 {
+    /// Whether it has this secret.
+    pub fn uses(&self, workspace: WorkspaceId, secret: &Name) -> bool {
+        self.workspace == workspace && self.secrets.values().any(|name| name == secret)
+    }
+
     /// What it shares submissions with: the endpoint that was given, or the host of its address.
     pub fn shares(&self) -> String {
         if let Some(endpoint) = &self.endpoint {

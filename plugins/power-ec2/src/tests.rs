@@ -1,6 +1,6 @@
 use loopback_plugin_sdk::power::BootDevice;
 use loopback_plugin_sdk::power::BootOnce;
-use loopback_plugin_sdk::testing::FakeHost;
+use loopback_plugin_sdk::testing::{self, FakeHost, operation};
 use serde_json::{Value, json};
 
 use super::*;
@@ -26,24 +26,7 @@ fn config(more: Value) -> Config {
 }
 
 fn target() -> Target {
-    Target {
-        host: "hst_1".into(),
-        address: ID.into(),
-        params: "{}".into(),
-        tls_profile: Some("pinned".into()),
-        route: Some("inside".into()),
-    }
-}
-
-fn operation(action: Action) -> Operation {
-    Operation {
-        id: "pop_1".into(),
-        attempt: 1,
-        action,
-        boot: None,
-        deadline_ms: 1,
-        before: None,
-    }
+    testing::target(ID)
 }
 
 /// An instance that the action is to be done to, as `DescribeInstances` tells it.

@@ -1,4 +1,4 @@
-use loopback_plugin_sdk::testing::FakeHost;
+use loopback_plugin_sdk::testing::{self, FakeHost, operation};
 use serde_json::{Value, json};
 
 use super::*;
@@ -20,24 +20,7 @@ fn own() -> Config {
 }
 
 fn target() -> Target {
-    Target {
-        host: "hst_1".into(),
-        address: "42".into(),
-        params: "{}".into(),
-        tls_profile: Some("pinned".into()),
-        route: Some("inside".into()),
-    }
-}
-
-fn operation(action: Action) -> Operation {
-    Operation {
-        id: "pop_1".into(),
-        attempt: 1,
-        action,
-        boot: None,
-        deadline_ms: 1,
-        before: None,
-    }
+    testing::target("42")
 }
 
 fn server(status: &str) -> Value {

@@ -1,5 +1,5 @@
 use loopback_plugin_sdk::power::Action;
-use loopback_plugin_sdk::testing::FakeHost;
+use loopback_plugin_sdk::testing::{self, FakeHost};
 
 use super::*;
 
@@ -35,23 +35,13 @@ fn config(without: &[&str]) -> Config {
 }
 
 fn target() -> Target {
-    Target {
-        host: "hst_1".into(),
-        address: "rack 1/7".into(),
-        params: "{}".into(),
-        tls_profile: Some("pinned".into()),
-        route: Some("inside".into()),
-    }
+    testing::target("rack 1/7")
 }
 
 fn operation(action: Action) -> Operation {
     Operation {
-        id: "pop_1".into(),
         attempt: 2,
-        action,
-        boot: None,
-        deadline_ms: 1,
-        before: None,
+        ..testing::operation(action)
     }
 }
 

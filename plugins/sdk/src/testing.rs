@@ -223,3 +223,34 @@ mod fake {
         }
     }
 }
+
+#[cfg(feature = "power")]
+pub use power::{operation, target};
+
+#[cfg(feature = "power")]
+mod power {
+    use crate::power::{Action, Operation, Target};
+
+    /// A target at this address, with a TLS profile and a route that requests must name.
+    pub fn target(address: &str) -> Target {
+        Target {
+            host: "hst_1".to_owned(),
+            address: address.to_owned(),
+            params: "{}".to_owned(),
+            tls_profile: Some("pinned".to_owned()),
+            route: Some("inside".to_owned()),
+        }
+    }
+
+    /// An operation that is to be submitted for the first time.
+    pub fn operation(action: Action) -> Operation {
+        Operation {
+            id: "pop_1".to_owned(),
+            attempt: 1,
+            action,
+            boot: None,
+            deadline_ms: 1,
+            before: None,
+        }
+    }
+}

@@ -466,7 +466,9 @@ impl Operation {
     /// When something other than an answer may decide.
     fn wait_until(&self) -> Timestamp {
         let escalate = match (self.escalate_after, self.known.submitted_at) {
-            (Some(after), Some(at)) if self.has_otherwise() => at.saturating_add(after),
+            (Some(after), Some(at)) if self.has_otherwise() && self.known.met.is_none() => {
+                at.saturating_add(after)
+            }
             _ => self.deadline,
         };
         let met = self.known.met.map_or(self.deadline, |(_, since)| {

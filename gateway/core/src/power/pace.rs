@@ -68,6 +68,11 @@ impl Bucket {
             .saturating_sub(self.interval.saturating_mul(self.burst - 1))
     }
 
+    /// Whether it has rested long enough to be like new.
+    pub fn is_full(&self, now: Timestamp) -> bool {
+        self.full_at <= now
+    }
+
     /// Takes one.
     pub fn take(&mut self, now: Timestamp) {
         self.full_at = self.full_at.max(now).saturating_add(self.interval);
