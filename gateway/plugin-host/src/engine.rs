@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::limiter::{INSTANCES, MEMORIES, TABLES};
 
@@ -79,6 +79,8 @@ pub(crate) fn for_running(calls: u32) -> wasmtime::Result<(Engine, Allocator)> {
         .total_tables(each(TABLES))
         .table_elements(POOL_TABLE_ELEMENTS)
         .total_stacks(calls)
+        // Only what a call wrote is put back, where the kernel (6.7) tells which pages those are.
+        .pagemap_scan(Enabled::Auto)
         .linear_memory_keep_resident(KEEP_BYTES)
         .table_keep_resident(KEEP_BYTES / 8)
         .async_stack_keep_resident(KEEP_BYTES / 8);

@@ -20,7 +20,7 @@ use model::{
 };
 use plugin_host::{Invocation, Options, Origin, Platform, Plugin, Settings, policy};
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, Store,
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
     component::{Component, ComponentType, InstancePre, Lift, Linker, TypedFunc},
 };
 
@@ -192,8 +192,14 @@ struct Bare {
 
 impl Bare {
     fn new(component: &[u8]) -> wasmtime::Result<Self> {
+        // Slots are put back as ours are: what is compared is what a call costs beyond that.
+        let mut pool = PoolingAllocationConfig::new();
+        pool.pagemap_scan(Enabled::Auto)
+            .linear_memory_keep_resident(256 << 10)
+            .table_keep_resident(32 << 10)
+            .async_stack_keep_resident(32 << 10);
         let mut config = Config::new();
-        config.allocation_strategy(InstanceAllocationStrategy::pooling());
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let engine = Engine::new(&config)?;
         let component = Component::new(&engine, component)?;
         let mut linker = Linker::<()>::new(&engine);
