@@ -24,8 +24,8 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
         "no valid API key, a permission is missing, or a policy says no",
     ),
     (
-        5,
-        "the current state does not allow it: name taken, not empty, conflict",
+        NOT_ALLOWED,
+        "the current state does not allow it: name taken, not empty, conflict; or a dry run found so",
     ),
     (
         6,
@@ -55,6 +55,8 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     ),
 ];
 
+/// The current state does not allow it.
+pub const NOT_ALLOWED: u8 = 5;
 /// A run ended, and not with exit code 0.
 pub const NOT_SUCCEEDED: u8 = 8;
 /// A run was never started.

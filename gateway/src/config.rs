@@ -174,6 +174,10 @@ pub struct Power {
     /// Time between two actions after that.
     #[serde(with = "duration")]
     pub endpoint_interval: Duration,
+    /// Hosts of one workspace that are turned off or restarted in a minute. 0: as many as are asked for.
+    pub interruptions_per_minute: u32,
+    /// The same, of those with the same value of a label, by the label's key.
+    pub interruptions_per_label: BTreeMap<String, u32>,
 }
 
 /// Logs, on standard error.
@@ -332,6 +336,8 @@ impl Default for Power {
             observe_interval: seconds(300),
             endpoint_burst: 2,
             endpoint_interval: seconds(1),
+            interruptions_per_minute: 0,
+            interruptions_per_label: BTreeMap::new(),
         }
     }
 }

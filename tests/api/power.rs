@@ -171,6 +171,7 @@ impl Provider for Rack {
     async fn discover(
         &self,
         _: WorkspaceId,
+        _: &BTreeMap<Name, Name>,
         _: Option<String>,
     ) -> Result<(Vec<Found>, Option<String>), Failure> {
         Ok((Vec::new(), None))
@@ -186,7 +187,16 @@ struct Story {
 
 impl Story {
     async fn begin(environment: Environment, hosts: usize) -> Self {
+        Self::begin_with(environment, hosts, |_| ()).await
+    }
+
+    async fn begin_with(
+        environment: Environment,
+        hosts: usize,
+        change: impl FnOnce(&mut gateway::config::Config),
+    ) -> Self {
         let gateway = TestGateway::start_with(|config| {
+            change(config);
             config.limits.requests_per_key_per_second = 100_000;
             config.limits.requests_per_key_burst = 100_000;
             config.power.endpoint_burst = 1;
@@ -198,16 +208,13 @@ impl Story {
             .await
             .expect("made")
             .id;
-        let rack = Arc::new(Rack::default());
-        let provider: Arc<dyn Provider> = Arc::clone(&rack) as _;
-        let providers = BTreeMap::from([("rack".parse().expect("a name"), provider)]);
-        gateway.app.power.providers.set(providers);
         let mut story = Self {
             gateway,
             workspace,
-            rack,
+            rack: Arc::new(Rack::default()),
             hosts: Vec::new(),
         };
+        story.provide();
         for number in 0..hosts {
             let host = story.host(&format!("web-{number}")).await;
             story.hosts.push(host);
@@ -215,11 +222,18 @@ impl Story {
         story
     }
 
+    fn provide(&self) {
+        let provider: Arc<dyn Provider> = Arc::clone(&self.rack) as _;
+        let providers = BTreeMap::from([("rack".parse().expect("a name"), provider)]);
+        self.gateway.app.power.providers.set(providers);
+    }
+
     /// A host with a provider. The plugin's record is not needed beyond checking what is
     /// configured, so the target is written as it would be.
     async fn host(&self, name: &str) -> HostId {
         let path = format!("/v1/workspaces/{}/hosts", self.workspace);
-        let body = Some(json!({ "hostname": name, "display_name": name }));
+        let labels = json!({ "rack": "r1" });
+        let body = Some(json!({ "hostname": name, "display_name": name, "labels": labels }));
         let owner = &self.gateway.owner;
         let made: Value = self
             .gateway
@@ -588,6 +602,105 @@ async fn five_hundred_hosts_behind_fifty_controllers_that_are_not_hurried() {
             times.len()
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_hosts_are_interrupted_in_a_minute_than_a_label_may() {
+    let limits = |config: &mut gateway::config::Config| {
+        config.power.interruptions_per_minute = 10;
+        config.power.interruptions_per_label = BTreeMap::from([("rack".to_owned(), 2)]);
+    };
+    let mut story = Story::begin_with(Environment::Development, 4, limits).await;
+    let mut asked = Vec::new();
+    for host in story.hosts.clone() {
+        asked.push(
+            story
+                .ask(host, "/off", json!({ "action": "off" }))
+                .await
+                .body,
+        );
+    }
+    let waiting = async |story: &Story| {
+        let path = format!("/v1/workspaces/{}/power-operations", story.workspace);
+        let all = story.get(&path).await;
+        let all = all["items"].as_array().expect("items").clone();
+        all.iter().filter(|it| it["state"] == "waiting").count()
+    };
+    soon(async {
+        while story.rack.done().len() < 2 || waiting(&story).await < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("two are told");
+    // The minute is not over because the gateway was started again.
+    story.gateway.restart().await.expect("starts again");
+    story.provide();
+    let told = story.rack.done();
+    let on = story.ask(told[0].0, "/on", json!({})).await.body;
+    assert_eq!(story.ended(&on).await["state"], "succeeded");
+    let off = [told[0], told[1]];
+    assert_eq!(
+        story.rack.done(),
+        [off[0], off[1], (told[0].0, PowerAction::On)]
+    );
+    assert_eq!(waiting(&story).await, 2);
+    let owner = &story.gateway.owner;
+    let path = format!("/v1/workspaces/{}/power-bulks/plan", story.workspace);
+    let body = json!({ "targets": { "hosts": story.hosts }, "action": "off" });
+    let plan = story.gateway.call(owner, "POST", &path, Some(body)).await;
+    let plan = plan.expect("answers").body;
+    assert_eq!(plan["at_least_ms"], 60_000, "{plan}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rehearsal_says_what_would_happen_and_nothing_does() {
+    let story = Story::begin(Environment::Production, 12).await;
+    let (host, never) = (story.hosts[0], story.hosts[1]);
+    story.target(never, true, PowerMode::Observe, None).await;
+    let words = |plan: &Value| -> Vec<String> {
+        let objections = plan["objections"].as_array().expect("a list").iter();
+        objections
+            .map(|it| it["code"].as_str().expect("a code").to_owned())
+            .collect()
+    };
+    let unnamed = story.ask(host, "/plan", json!({})).await;
+    assert_eq!(unnamed.status, 422, "{:?}", unnamed.body);
+    let soft = json!({ "action": "shutdown", "then_hard_after_ms": 60_000, "confirm": "web-0" });
+    let plan = story.ask(host, "/plan", soft).await.body;
+    assert_eq!(plan["ok"], true, "{plan}");
+    assert_eq!(plan["observed"]["state"], "on");
+    let steps = plan["steps"].as_array().expect("steps").iter();
+    let steps: Vec<_> = steps
+        .map(|it| format!("{} {} {}", it["action"], it["by"], it["when"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        steps,
+        ["shutdown provider first", "off provider after_failure"]
+    );
+    let plan = story
+        .ask(never, "/plan", json!({ "action": "reset" }))
+        .await;
+    assert_eq!(words(&plan.body), ["never_off", "confirm"]);
+
+    let owner = &story.gateway.owner;
+    let path = format!("/v1/workspaces/{}/power-bulks/plan", story.workspace);
+    let targets = json!({ "selector": "rack=r1" });
+    let body = json!({ "targets": targets, "action": "reset", "at_once": 5 });
+    let plan = story.gateway.call(owner, "POST", &path, Some(body)).await;
+    let plan = plan.expect("answers").body;
+    assert_eq!(words(&plan), ["confirm"]);
+    assert_eq!((&plan["hosts"], &plan["at_once"]), (&json!(12), &json!(5)));
+    assert_eq!(plan["failing_hosts"], 1, "{plan}");
+    assert_eq!(plan["failing"][0]["host_name"], "web-1");
+    assert_eq!(plan["providers"], json!({ "rack": 11 }));
+    assert_eq!(plan["endpoints"], 2);
+    // Nine behind the first controller, one at once and the others each an interval later.
+    assert_eq!(plan["at_least_ms"], 8 * 300);
+
+    assert_eq!(story.rack.done(), []);
+    let path = format!("/v1/workspaces/{}/power-operations", story.workspace);
+    assert_eq!(story.get(&path).await["items"], json!([]));
 }
 
 /// Counts what it is asked.

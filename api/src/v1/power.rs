@@ -43,6 +43,9 @@ endpoints! {
     /// Restart a host: ask it, reset it, cut its power for a moment, or send a non-maskable interrupt.
     power_reset PowerReset: POST "/v1/workspaces/{workspace}/hosts/{host}/power/reset", needs HostPowerReset, path OfHost,
         body AskPower, reply 202 PowerOperation, problems [Invalid];
+    /// Rehearse something for a host: the steps it would take, and what speaks against it. Asks the provider, changes nothing.
+    plan_host_power PlanHostPower: POST "/v1/workspaces/{workspace}/hosts/{host}/power/plan", needs HostPowerRead, path OfHost,
+        body AskPower, reply 200 PowerPlan, problems [Invalid];
     /// List operations, newest first.
     list_power_operations ListPowerOperations: GET "/v1/workspaces/{workspace}/power-operations", needs HostPowerRead, path InWorkspace,
         query PowerOperationFilter, reply 200 Page<PowerOperation>, problems [Invalid];
@@ -61,6 +64,9 @@ endpoints! {
     /// Restart many hosts, some at a time.
     bulk_power_reset BulkPowerReset: POST "/v1/workspaces/{workspace}/power-bulks/reset", needs HostPowerReset, path InWorkspace,
         body AskBulkPower, reply 202 PowerBulk, problems [Invalid];
+    /// Rehearse something for many hosts, by what is known of them. Asks no provider, changes nothing.
+    plan_bulk_power PlanBulkPower: POST "/v1/workspaces/{workspace}/power-bulks/plan", needs HostPowerRead, path InWorkspace,
+        body AskBulkPower, reply 200 BulkPowerPlan, problems [Invalid];
     /// List what was asked for many hosts, newest first.
     list_power_bulks ListPowerBulks: GET "/v1/workspaces/{workspace}/power-bulks", needs HostPowerRead, path InWorkspace,
         query BulkFilter, reply 200 Page<PowerBulk>;
@@ -224,7 +230,7 @@ pub struct PowerCheck {
 #[serde(deny_unknown_fields)]
 pub struct AskPower {
     /// What exactly. Turning off: `shutdown` (unless said) or `off`. Restarting: `reset` (unless
-    /// said), `reboot`, `cycle` or `nmi`.
+    /// said), `reboot`, `cycle` or `nmi`. A rehearsal needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<PowerAction>,
     /// After `shutdown` or `reboot`: so many milliseconds later, if it did not work, the power is
@@ -282,6 +288,63 @@ pub struct AskBulkPower {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub confirm: Option<String>,
+}
+
+/// What would become of something, if it were asked for now. Policies are not asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PowerPlan {
+    /// The host.
+    pub host: HostId,
+    /// What.
+    pub action: PowerAction,
+    /// Whether nothing speaks against it.
+    pub ok: bool,
+    /// How it would be done: step by step. None if it cannot be.
+    pub steps: Vec<PowerStep>,
+    /// Why it would be refused, or would fail.
+    pub objections: Vec<PowerTrouble>,
+    /// What the provider says of the target.
+    pub findings: Vec<PluginFinding>,
+    /// How the machine is, if the provider could be asked.
+    pub observed: Option<PowerObservation>,
+    /// Operations that come first on this host.
+    pub before: u32,
+}
+
+/// What would become of something for many hosts, if it were asked for now. Policies are not asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BulkPowerPlan {
+    /// What.
+    pub action: PowerAction,
+    /// How many hosts.
+    pub hosts: u32,
+    /// So many at a time.
+    pub at_once: u32,
+    /// How many hosts each provider has of them; those that only their agents can do something for
+    /// count as `agent`.
+    pub providers: BTreeMap<String, u32>,
+    /// How many endpoints there are, each told one thing after the other.
+    pub endpoints: u32,
+    /// Telling all of them takes at least so many milliseconds, by the pace of endpoints and the limits
+    /// of interruptions.
+    pub at_least_ms: u64,
+    /// Why the whole would be refused.
+    pub objections: Vec<PowerTrouble>,
+    /// Hosts on which it would fail at once.
+    pub failing_hosts: u32,
+    /// Which, and why: the first hundred.
+    pub failing: Vec<PlannedFailure>,
+}
+
+/// A host on which something would fail at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedFailure {
+    /// The host.
+    pub host: HostId,
+    /// What it is called.
+    pub host_name: String,
+    /// Why.
+    pub trouble: PowerTrouble,
 }
 
 /// Something that is being done to a host's power, or was.
@@ -437,6 +500,9 @@ pub struct PowerBulk {
 pub struct DiscoverPower {
     /// A power provider among the plugins.
     pub plugin: Name,
+    /// Secrets of this workspace, by the provider's names for them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<Name, Name>,
     /// `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]

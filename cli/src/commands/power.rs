@@ -1,5 +1,6 @@
 //! `loopback power`: hosts on and off from the outside, and what came of it.
 
+mod plan;
 mod target;
 mod wait;
 
@@ -100,6 +101,9 @@ struct How {
     /// Wait for the end, and exit by it
     #[arg(long)]
     wait: bool,
+    /// Say how it would be done and what speaks against it, and do nothing
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
     /// The operation ends after this long, whatever has happened
     #[arg(long, value_parser = duration, value_name = "DURATION")]
     timeout: Option<Duration>,
@@ -321,7 +325,11 @@ where
             supersede: how.supersede,
             confirm: how.confirm,
         };
-        let operation = client.send::<One>(&OfHost { workspace, host }, &body)?;
+        let path = OfHost { workspace, host };
+        if how.dry_run {
+            return plan::of_one(app, &client, &path, &body);
+        }
+        let operation = client.send::<One>(&path, &body)?;
         if how.wait {
             return wait_for(app, &client, operation);
         }
@@ -348,7 +356,11 @@ where
         stop_after: how.stop_after,
         confirm: how.confirm,
     };
-    let bulk = client.send::<Many>(&InWorkspace { workspace }, &body)?;
+    let path = InWorkspace { workspace };
+    if how.dry_run {
+        return plan::of_many(app, &client, &path, &body);
+    }
+    let bulk = client.send::<Many>(&path, &body)?;
     if how.wait {
         return wait_for_many(app, &client, bulk);
     }

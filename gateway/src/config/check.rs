@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use model::labels::Labels;
 use model::tenancy::LivenessThresholds;
 
 use super::{
@@ -51,6 +52,15 @@ impl Power {
     fn check(&self) -> Result<(), ConfigError> {
         if !(1..=1000).contains(&self.endpoint_burst) {
             return Err(invalid("power.endpoint_burst", "must be 1 to 1000"));
+        }
+        for (label, most) in &self.interruptions_per_label {
+            let what = "power.interruptions_per_label";
+            if *most == 0 {
+                let reason = format!("`{label}` must be at least 1; leave it out for no limit");
+                return Err(invalid(what, reason));
+            }
+            let one = [(label.clone(), String::new())];
+            Labels::new(one.into()).map_err(|error| invalid(what, error.to_string()))?;
         }
         between(
             "power.endpoint_interval",

@@ -1,5 +1,17 @@
 //! Power: shown, configured, asked for. What goes on by itself is in [`crate::power`].
 
+mod bulk;
+mod discover;
+mod plan;
+
+pub use bulk::{
+    bulk_power_off, bulk_power_on, bulk_power_reset, cancel_power_bulk, get_power_bulk,
+    list_power_bulks,
+};
+pub use discover::discover_power_targets;
+pub use plan::{plan_bulk_power, plan_host_power};
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::Page;
@@ -7,28 +19,24 @@ use api::endpoint::{Endpoint, Nothing};
 use api::v1::OfHost;
 use api::v1::plugin::{FindingSeverity, PluginFinding};
 use api::v1::power::*;
+use gateway_core::power::Seen;
 use gateway_core::power::operation::Failure;
+use gateway_core::power::plan::Support;
 use gateway_store::{Batch, Condition};
-use model::facts::Facts;
 use model::host::Membership;
-use model::ids::{HostId, PowerBulkId, PowerOperationId, WorkspaceId};
-use model::names::clean;
+use model::ids::{HostId, PowerOperationId, WorkspaceId};
+use model::names::{Name, clean};
 use model::plugin::PluginKind;
 use model::power::PowerState;
-use model::tenancy::Environment;
 
 use super::page::limit_of;
 use crate::app::App;
-use crate::command::check::select;
 use crate::error::{Error, Result};
 use crate::http::call::Call;
 use crate::http::dispatch::{cursor, read_cursor};
-use crate::policy;
-use crate::power::ask::{self, MANY, Verb, Wanted};
-use crate::power::provider::{Found, Machine, Provider};
-use crate::power::records::{
-    PowerBulkRecordV1, PowerOperationRecordV1, PowerSeenRecordV1, PowerTargetRecordV1,
-};
+use crate::power::ask::{self, Verb, Wanted};
+use crate::power::provider::{Machine, Provider};
+use crate::power::records::{PowerOperationRecordV1, PowerSeenRecordV1, PowerTargetRecordV1};
 use crate::power::{driver, view, watch};
 use crate::state::edit::edit;
 use crate::state::plugin_records::PluginGrantsRecordV1;
@@ -36,14 +44,6 @@ use crate::state::records::key_of;
 
 /// For a provider to answer: it may ask a slow controller several things.
 pub const WITHIN: std::time::Duration = std::time::Duration::from_secs(75);
-/// Hosts at a time unless said.
-const AT_ONCE: u32 = 10;
-/// Failures of a bulk unless said.
-const STOP_AFTER: u32 = 3;
-/// Hosts that a bulk may have.
-const MOST: usize = 10_000;
-/// Hosts that an audit entry names.
-const NAMED: usize = 16;
 
 /// A host that something can be done about.
 fn must_serve(app: &App, workspace: WorkspaceId, host: HostId) -> Result<()> {
@@ -144,30 +144,7 @@ fn target(
     if params.len() > 16 << 10 {
         return Err(Error::invalid("params", "at most 16 KiB"));
     }
-    let provider = app.power.providers.get(&asked.plugin, workspace);
-    if let Ok(provider) = provider {
-        let known = provider.secrets_of_machines();
-        for name in asked.secrets.keys() {
-            if !known.contains(name) {
-                let what = format!("the provider has no secret of each machine named `{name}`");
-                return Err(Error::invalid("secrets", what));
-            }
-        }
-    } else if !asked.secrets.is_empty() {
-        let what = "the provider is not enabled, so its secrets are not known";
-        return Err(Error::invalid("secrets", what));
-    }
-    let tables = app.catalog.read();
-    for secret in asked.secrets.values() {
-        let there = tables
-            .secrets
-            .values()
-            .any(|kept| kept.workspace == workspace && kept.name == *secret);
-        if !there {
-            let what = format!("this workspace has no secret `{secret}`");
-            return Err(Error::invalid("secrets", what));
-        }
-    }
+    check_secrets(app, workspace, &asked.plugin, &asked.secrets)?;
     match asked.desired.state {
         None | Some(PowerState::On | PowerState::Off) => {}
         Some(_) => return Err(Error::invalid("desired/state", "`on` or `off`")),
@@ -186,6 +163,37 @@ fn target(
         mode: asked.desired.mode,
         desired: asked.desired.state,
     })
+}
+
+/// Whether these are secrets of the workspace, under names that the provider has for those of a
+/// machine.
+fn check_secrets(
+    app: &App,
+    workspace: WorkspaceId,
+    plugin: &Name,
+    secrets: &BTreeMap<Name, Name>,
+) -> Result<()> {
+    if secrets.is_empty() {
+        return Ok(());
+    }
+    let Ok(provider) = app.power.providers.get(plugin, workspace) else {
+        let what = "the provider is not enabled, so its secrets are not known";
+        return Err(Error::invalid("secrets", what));
+    };
+    let known = provider.secrets_of_machines();
+    let tables = app.catalog.read();
+    for (name, secret) in secrets {
+        if !known.contains(name) {
+            let what = format!("the provider has no secret of each machine named `{name}`");
+            return Err(Error::invalid("secrets", what));
+        }
+        let mut kept = tables.secrets_of(workspace);
+        if !kept.any(|kept| kept.name == *secret) {
+            let what = format!("this workspace has no secret `{secret}`");
+            return Err(Error::invalid("secrets", what));
+        }
+    }
+    Ok(())
 }
 
 /// Takes the provider away from a host. What goes on is not known about any more, and says so.
@@ -223,44 +231,59 @@ pub async fn check_power_target(app: Arc<App>, call: Call<CheckPowerTarget>) -> 
                 .record,
         )
     };
-    let machine = Machine::from(&*target);
-    let mut check = PowerCheck {
-        ok: false,
-        findings: Vec::new(),
-        support: None,
-        observed: None,
+    let asked = match app.power.providers.get(&target.plugin, workspace) {
+        Err(failure) => Asked {
+            findings: vec![finding(&failure)],
+            ..Asked::default()
+        },
+        Ok(provider) => ask_all(&*provider, &Machine::from(&*target)).await,
     };
-    match app.power.providers.get(&target.plugin, workspace) {
-        Err(failure) => check.findings.push(finding(&failure)),
-        Ok(provider) => ask_all(&*provider, &machine, &mut check).await,
-    }
-    check.ok = !check
-        .findings
-        .iter()
-        .any(|finding| finding.severity == FindingSeverity::Error);
-    Ok(check)
+    Ok(PowerCheck {
+        ok: asked.is_content(),
+        findings: asked.findings,
+        support: asked.support.as_ref().map(view::support),
+        observed: asked.observed.as_ref().map(view::observation),
+    })
 }
 
-async fn ask_all(provider: &dyn Provider, machine: &Machine, check: &mut PowerCheck) {
+/// What a provider says of a machine.
+#[derive(Debug, Default)]
+struct Asked {
+    findings: Vec<PluginFinding>,
+    support: Option<Support>,
+    observed: Option<Seen>,
+}
+
+impl Asked {
+    /// Whether nothing speaks against using it.
+    fn is_content(&self) -> bool {
+        let mut findings = self.findings.iter();
+        findings.all(|finding| finding.severity != FindingSeverity::Error)
+    }
+}
+
+async fn ask_all(provider: &dyn Provider, machine: &Machine) -> Asked {
+    let mut asked = Asked::default();
     match provider.check(machine).await {
-        Ok(found) => check.findings.extend(found),
+        Ok(found) => asked.findings.extend(found),
         Err(failure) => {
-            check.findings.push(finding(&failure));
-            return;
+            asked.findings.push(finding(&failure));
+            return asked;
         }
     }
     match provider.inspect(machine).await {
         Ok(support) => {
             if support.observable {
                 match provider.observe(machine).await {
-                    Ok(seen) => check.observed = Some(view::observation(&seen)),
-                    Err(failure) => check.findings.push(finding(&failure)),
+                    Ok(seen) => asked.observed = Some(seen),
+                    Err(failure) => asked.findings.push(finding(&failure)),
                 }
             }
-            check.support = Some(view::support(&support));
+            asked.support = Some(support);
         }
-        Err(failure) => check.findings.push(finding(&failure)),
+        Err(failure) => asked.findings.push(finding(&failure)),
     }
+    asked
 }
 
 fn finding(failure: &Failure) -> PluginFinding {
@@ -470,252 +493,4 @@ pub async fn cancel_power_operation(
     let found = tables.power.operation_in(workspace, id);
     let found = found.ok_or_else(|| Error::not_found("power operation"))?;
     Ok(view::operation(&tables, found))
-}
-
-/// Turns many hosts on.
-pub async fn bulk_power_on(app: Arc<App>, call: Call<BulkPowerOn>) -> Result<PowerBulk> {
-    let asked = call.body.clone();
-    act_on_many(app, call, Verb::On, asked).await
-}
-
-/// Turns many hosts off.
-pub async fn bulk_power_off(app: Arc<App>, call: Call<BulkPowerOff>) -> Result<PowerBulk> {
-    let asked = call.body.clone();
-    act_on_many(app, call, Verb::Off, asked).await
-}
-
-/// Restarts many hosts.
-pub async fn bulk_power_reset(app: Arc<App>, call: Call<BulkPowerReset>) -> Result<PowerBulk> {
-    let asked = call.body.clone();
-    act_on_many(app, call, Verb::Reset, asked).await
-}
-
-async fn act_on_many<E>(
-    app: Arc<App>,
-    call: Call<E>,
-    verb: Verb,
-    asked: AskBulkPower,
-) -> Result<PowerBulk>
-where
-    E: Endpoint<Body = AskBulkPower, Reply = PowerBulk>,
-{
-    let workspace = call.proof.workspace();
-    let wanted = Wanted::new(
-        verb.action(asked.action)?,
-        asked.then_hard_after_ms,
-        asked.boot.clone(),
-        asked.timeout_ms,
-    )?;
-    // A host that never joined may be turned on so that it does.
-    let there = |membership| membership != Membership::Retired;
-    let hosts = select(&app.catalog.read(), workspace, &asked.targets, there)?;
-    if hosts.len() > MOST {
-        return Err(Error::invalid("targets", format!("at most {MOST} hosts")));
-    }
-    confirmed(
-        &app,
-        workspace,
-        &wanted,
-        hosts.len(),
-        asked.confirm.as_deref(),
-    )?;
-    let what = serde_json::to_vec(&asked).map_err(|error| Error::internal(&error))?;
-    let permit = policy::on_hosts(&app, &call.proof, &call.meta, &hosts, &what).await?;
-    let record = PowerBulkRecordV1 {
-        id: app.new_id(PowerBulkId::new),
-        workspace,
-        action: wanted.action,
-        escalate_after: wanted.escalate_after,
-        boot: wanted.boot.clone(),
-        timeout: wanted.timeout,
-        at_once: asked.at_once.unwrap_or(AT_ONCE).clamp(1, 1000),
-        canary: asked.canary,
-        stop_after: asked.stop_after.unwrap_or(STOP_AFTER),
-        created_by: call.origin().by().unwrap_or_default(),
-        ticket: call.meta.ticket.clone(),
-        created_at: call.meta.now,
-        permitted_until: permit.until(),
-        begun: 0,
-        cancelled: false,
-        ended: None,
-        hosts,
-    };
-    let mut batch = Batch::new();
-    let key = key_of::<PowerBulkRecordV1>(record.id);
-    batch.require(&key, Condition::Absent);
-    batch.put_record(&key, &record)?;
-    let named: Vec<_> = record
-        .hosts
-        .iter()
-        .take(NAMED)
-        .map(ToString::to_string)
-        .collect();
-    call.entry("power.bulk_request")
-        .on(record.id)
-        .with("action", record.action)
-        .with("hosts", record.hosts.len())
-        .with("on", named.join(" "))
-        .with("at_once", record.at_once)
-        .in_workspace(workspace, &mut batch);
-    let reply = view::bulk(&app.catalog.read(), &record);
-    call.finish(&app, batch, reply).await
-}
-
-/// The workspace's name is to be typed before many hosts, or hosts in production, are interrupted.
-fn confirmed(
-    app: &App,
-    workspace: WorkspaceId,
-    wanted: &Wanted,
-    hosts: usize,
-    confirm: Option<&str>,
-) -> Result<()> {
-    let tables = app.catalog.read();
-    let Some(record) = tables.workspaces.get(&workspace) else {
-        return Err(Error::not_found("workspace"));
-    };
-    let grave = record.environment == Environment::Production || hosts > MANY;
-    if wanted.action.interrupts() && grave && confirm != Some(record.name.as_str()) {
-        let what = format!(
-            "{} on {hosts} hosts: repeat the request with the workspace's name, `{}`, to confirm it",
-            wanted.action, record.name
-        );
-        return Err(Error::invalid("confirm", what));
-    }
-    Ok(())
-}
-
-/// Lists what was asked for many hosts, newest first.
-pub async fn list_power_bulks(
-    app: Arc<App>,
-    call: Call<ListPowerBulks>,
-) -> Result<Page<PowerBulk>> {
-    let limit = limit_of(call.query.limit)?;
-    let before: Option<PowerBulkId> = call.query.after.as_deref().map(read_cursor).transpose()?;
-    let workspace = call.proof.workspace();
-    let tables = app.catalog.read();
-    let mut page = Page {
-        items: Vec::new(),
-        next: None,
-    };
-    let to = before.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-    let range = tables.power.bulks.range((std::ops::Bound::Unbounded, to));
-    for (_, record) in range.rev().filter(|(_, it)| it.workspace == workspace) {
-        if page.items.len() == limit {
-            page.next = page.items.last().map(|last: &PowerBulk| cursor(&last.id));
-            break;
-        }
-        page.items.push(view::bulk(&tables, record));
-    }
-    Ok(page)
-}
-
-/// Shows how far something for many hosts is.
-pub async fn get_power_bulk(app: Arc<App>, call: Call<GetPowerBulk>) -> Result<PowerBulk> {
-    let tables = app.catalog.read();
-    let found = tables.power.bulk_in(call.proof.workspace(), call.path.bulk);
-    let found = found.ok_or_else(|| Error::not_found("power bulk"))?;
-    Ok(view::bulk(&tables, found))
-}
-
-/// Calls off what has not begun, and what has as far as that can be.
-pub async fn cancel_power_bulk(app: Arc<App>, call: Call<CancelPowerBulk>) -> Result<PowerBulk> {
-    let (workspace, id) = (call.proof.workspace(), call.path.bulk);
-    let there = app.catalog.read().power.bulk_in(workspace, id).is_some();
-    if !there {
-        return Err(Error::not_found("power bulk"));
-    }
-    let key = key_of::<PowerBulkRecordV1>(id);
-    edit::<PowerBulkRecordV1>(&app, &key, |found, batch| {
-        let Some(mut record) = found.filter(|it| it.ended.is_none() && !it.cancelled) else {
-            return Ok(None);
-        };
-        record.cancelled = true;
-        call.entry("power.bulk_cancel")
-            .on(id)
-            .with("begun", record.begun)
-            .with("hosts", record.hosts.len())
-            .in_workspace(workspace, batch);
-        Ok(Some(record))
-    })
-    .await?;
-    let open: Vec<_> = {
-        let tables = app.catalog.read();
-        let of_bulk = tables.power.of_bulk(id);
-        let open = of_bulk.filter(|record| !record.operation.is_over());
-        open.map(|record| record.id).collect()
-    };
-    for operation in open {
-        driver::change(&app, operation, |operation, now| operation.call_off(now)).await?;
-    }
-    let tables = app.catalog.read();
-    let found = tables.power.bulk_in(workspace, id);
-    let found = found.ok_or_else(|| Error::not_found("power bulk"))?;
-    Ok(view::bulk(&tables, found))
-}
-
-/// Asks a provider which machines it knows, and proposes which hosts they are.
-pub async fn discover_power_targets(
-    app: Arc<App>,
-    call: Call<DiscoverPowerTargets>,
-) -> Result<DiscoveredPower> {
-    let workspace = call.proof.workspace();
-    let refused = |failure: Failure| {
-        Error::invalid(
-            "plugin",
-            format!("{} [{}]", failure.trouble.message, failure.trouble.code),
-        )
-    };
-    let provider = app.power.providers.get(&call.body.plugin, workspace);
-    let provider = provider.map_err(refused)?;
-    let page = provider.discover(workspace, call.body.cursor.clone()).await;
-    let (found, next) = page.map_err(refused)?;
-    let tables = app.catalog.read();
-    let known: Vec<_> = tables
-        .hosts_of(workspace)
-        .filter_map(|host| Some((host, tables.facts.get(&host)?.record()?)))
-        .collect();
-    let found = found.into_iter().map(|machine| {
-        let matched = known
-            .iter()
-            .find_map(|(host, record)| same_machine(&machine, &record.facts).map(|by| (*host, by)));
-        let linked = matched.is_some_and(|(host, _)| {
-            tables.power.targets.get(&host).is_some_and(|target| {
-                target.plugin == call.body.plugin && target.address == machine.address
-            })
-        });
-        DiscoveredMachine {
-            address: machine.address.clone(),
-            params: serde_json::from_str(&machine.params).unwrap_or_else(|_| serde_json::json!({})),
-            name: machine.name.clone(),
-            macs: machine.macs.clone(),
-            serial: machine.serial.clone(),
-            state: machine.state,
-            host: matched.map(|(host, _)| host),
-            matched_by: matched.map(|(_, by)| by.to_owned()),
-            linked,
-        }
-    });
-    Ok(DiscoveredPower {
-        found: found.collect(),
-        next,
-    })
-}
-
-/// By what a machine that a provider knows is the host that says this of itself.
-fn same_machine(machine: &Found, host: &Facts) -> Option<&'static str> {
-    let same = |one: &str, other: &str| !one.is_empty() && one.eq_ignore_ascii_case(other);
-    let has = |mac: &String| host.macs.iter().any(|own| same(mac, own));
-    if machine.macs.iter().any(has) {
-        return Some("mac");
-    }
-    let serial = machine.serial.as_deref().unwrap_or_default();
-    if same(serial, &host.serial) || same(serial, &host.system_uuid) {
-        return Some("serial");
-    }
-    // Clouds put their own name for a machine into its firmware, each elsewhere.
-    let id = machine.provider_id.as_deref().unwrap_or_default();
-    let told = [&host.asset_tag, &host.serial, &host.system_uuid];
-    told.iter()
-        .any(|told| same(id, told))
-        .then_some("provider_id")
 }

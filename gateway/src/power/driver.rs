@@ -1,7 +1,8 @@
 //! Takes operations on, one turn at a time.
 //!
 //! A turn asks one question and writes down what was answered. Each operation has at most one
-//! under way; how many an endpoint has is limited, and so is how fast it is told to do something.
+//! under way; how many an endpoint has is limited, and so is how fast it is told to do something,
+//! and how many hosts of a workspace or a label are interrupted in a minute.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +12,15 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use gateway_core::power::bulk::{self, Step as BulkStep, Tally};
+use gateway_core::power::limits::{self, Counted, Limit, Recent};
 use gateway_core::power::operation::{Failure, Heard, Next, Operation, Phase, View};
 use gateway_core::power::pace::Bucket;
 use gateway_core::power::plan::{By, Support};
 use gateway_core::power::{Seen, Trouble};
 use gateway_store::Batch;
 use model::Timestamp;
-use model::ids::{CommandId, HostId, PowerBulkId, PowerOperationId};
+use model::ids::{CommandId, HostId, PowerBulkId, PowerOperationId, WorkspaceId};
+use model::names::Name;
 use model::power::PowerOperationState;
 
 use super::provider::{Machine, Submission, waits};
@@ -52,19 +55,26 @@ struct Gate {
     reserved: bool,
 }
 
-/// The right to tell an endpoint something. It counts from when it is used, and not from when it
-/// was given: what is told is written down first, which takes as long as the disk likes.
-struct Permit(Arc<Mutex<Gate>>);
+/// The right to submit something. An endpoint's pace counts from when it is used, and not from when
+/// it was given: what is told is written down first, which takes as long as the disk likes.
+struct Permit {
+    /// None where an agent is asked.
+    gate: Option<Arc<Mutex<Gate>>>,
+}
 
 impl Permit {
     fn used(self, now: Timestamp) {
-        locked(&self.0).bucket.take(now);
+        if let Some(gate) = &self.gate {
+            locked(gate).bucket.take(now);
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        locked(&self.0).reserved = false;
+        if let Some(gate) = &self.gate {
+            locked(gate).reserved = false;
+        }
     }
 }
 
@@ -81,11 +91,13 @@ pub async fn run(app: Arc<App>) {
     let mut turns = Turns::new();
     let mut busy = HashSet::new();
     let mut endpoints = HashMap::new();
+    let mut recent = interrupted_lately(&app, app.now());
     loop {
         moved.borrow_and_update();
         links.borrow_and_update();
         let now = app.now();
-        let next = begin(&app, &mut busy, &mut endpoints, &turns, now);
+        recent.forget(now);
+        let next = begin(&app, &mut busy, &mut endpoints, &mut recent, &turns, now);
         if let Err(error) = bulks(&app, now).await {
             tracing::warn!(error = %error, "many hosts' power cannot be taken on yet");
         }
@@ -120,11 +132,57 @@ async fn settled(
     tokio::time::sleep(REST).await;
 }
 
+/// What a gateway that was started again must not forget.
+fn interrupted_lately(app: &App, now: Timestamp) -> Recent {
+    let mut recent = Recent::default();
+    let tables = app.catalog.read();
+    let all = tables.power.operations.values();
+    let interrupting = all.filter(|it| it.operation.action.interrupts());
+    let submitted = interrupting.filter_map(|it| Some((it.first_submitted()?, it)));
+    let mut lately: Vec<_> = submitted
+        .filter(|(at, _)| at.saturating_add(limits::WINDOW) > now)
+        .collect();
+    lately.sort_by_key(|(at, _)| *at);
+    for (at, record) in lately {
+        let limits = limits_of(app, &tables, record.workspace, record.host);
+        recent.count(&limits, at);
+    }
+    recent
+}
+
+/// What limits the interruption of a host.
+pub(crate) fn limits_of(
+    app: &App,
+    tables: &Tables,
+    workspace: WorkspaceId,
+    host: HostId,
+) -> Vec<Limit> {
+    let configured = &app.config.power;
+    let mut limits = Vec::new();
+    if configured.interruptions_per_minute > 0 {
+        limits.push(Limit {
+            counted: Counted::Workspace(workspace),
+            most: configured.interruptions_per_minute,
+        });
+    }
+    let host = tables.hosts.get(&host);
+    for (key, most) in &configured.interruptions_per_label {
+        if let Some(value) = host.and_then(|host| host.labels.value(key)) {
+            limits.push(Limit {
+                counted: Counted::Label(workspace, key.clone(), value.to_owned()),
+                most: *most,
+            });
+        }
+    }
+    limits
+}
+
 /// Begins a turn of each operation that can have one; answers when the next one can.
 fn begin(
     app: &Arc<App>,
     busy: &mut HashSet<PowerOperationId>,
     endpoints: &mut HashMap<String, Endpoint>,
+    recent: &mut Recent,
     turns: &Turns,
     now: Timestamp,
 ) -> Timestamp {
@@ -154,7 +212,13 @@ fn begin(
                 gate.bucket.next_at()
             }
         };
-        let view = view(app, &tables, record, first, permit_at);
+        let limits = if record.operation.begins_to_interrupt() {
+            limits_of(app, &tables, record.workspace, record.host)
+        } else {
+            Vec::new()
+        };
+        let times = (permit_at, recent.next_at(&limits, now));
+        let view = view(app, &tables, record, first, times);
         let mut operation = record.operation.clone();
         let changed = operation.advance(&view, now);
         let question = operation.next(&view, now);
@@ -163,9 +227,7 @@ fn begin(
                 next = next.min(until);
                 continue;
             }
-            Next::Wait(_) | Next::Over => false,
-            Next::Submit => operation.step().is_some_and(|step| step.by == By::Provider),
-            _ => false,
+            question => question == Next::Submit,
         };
         let most = match operation.support.max_parallel {
             0 => AT_ONCE,
@@ -175,8 +237,13 @@ fn begin(
             continue;
         }
         let permit = submits.then(|| {
-            locked(&endpoint.gate).reserved = true;
-            Permit(Arc::clone(&endpoint.gate))
+            recent.count(&limits, now);
+            let by_provider = operation.step().is_some_and(|it| it.by == By::Provider);
+            let gate = by_provider.then(|| Arc::clone(&endpoint.gate));
+            if let Some(gate) = &gate {
+                locked(gate).reserved = true;
+            }
+            Permit { gate }
         });
         endpoint.asking += 1;
         busy.insert(record.id);
@@ -196,11 +263,12 @@ fn view(
     tables: &Tables,
     record: &PowerOperationRecordV1,
     first: bool,
-    permit_at: Timestamp,
+    (permit_at, interrupt_at): (Timestamp, Timestamp),
 ) -> View {
     View {
         first,
         permit_at,
+        interrupt_at,
         frozen: app.frozen(),
         agent: agent_of(app, tables, record.host),
         roll: u32::from_be_bytes(crate::keys::random()),
@@ -217,27 +285,21 @@ async fn turn(
     let Some((record, target)) = found(app, id) else {
         return Ok(());
     };
-    // What its provider may be told was decided when the turn began.
-    let permit_at = app.now();
-    let look =
-        |record: &PowerOperationRecordV1| view(app, &app.catalog.read(), record, first, permit_at);
-    let seen = look(&record);
+    // What may be submitted was decided when the turn began.
     let now = app.now();
+    let seen = view(app, &app.catalog.read(), &record, first, (now, now));
     let mut ahead = record.operation.clone();
     let changed = ahead.advance(&seen, now);
     let question = ahead.next(&seen, now);
     if question == Next::Submit {
-        let by_provider = ahead.step().is_some_and(|step| step.by == By::Provider);
-        if by_provider && permit.is_none() {
+        let Some(permit) = permit else {
             // It has come to this only now, and is looked at again at once.
             return Ok(());
-        }
+        };
         let Some(written) = submit(app, id, &seen).await? else {
             return Ok(());
         };
-        if let Some(permit) = permit {
-            permit.used(app.now());
-        }
+        permit.used(app.now());
         let heard = question_to(app, &written, target.as_deref(), &question).await;
         return hear(app, id, heard, first).await;
     }
@@ -292,26 +354,48 @@ async fn submit(
         }
         record.remember(now);
         if let Some(step) = step {
-            Origin::gateway()
+            let mut entry = Origin::gateway()
                 .entry(now, "power.submit")
                 .on(record.host)
                 .with("operation", record.id)
                 .with("action", step.action)
-                .with("attempt", record.operation.attempt)
-                .in_workspace(record.workspace, batch);
+                .with("attempt", record.operation.attempt);
+            if step.by == By::Provider
+                && let Some(secrets) = versions(&app.catalog.read(), record.host)
+            {
+                entry = entry.with("secrets", secrets);
+            }
+            entry.in_workspace(record.workspace, batch);
         }
         Ok(Some(record))
     })
     .await
 }
 
+/// The secrets that a host's operations are submitted with, each with its version: `bmc@3`.
+fn versions(tables: &Tables, host: HostId) -> Option<String> {
+    let target = tables.power.targets.get(&host)?;
+    let kept = |name: &Name| {
+        let mut secrets = tables.secrets_of(target.workspace);
+        secrets.find(|secret| secret.name == *name)
+    };
+    let each = target.secrets.values().filter_map(|name| {
+        let version = kept(name)?.version;
+        Some(format!("{name}@{version}"))
+    });
+    let all: Vec<_> = each.collect();
+    (!all.is_empty()).then(|| all.join(" "))
+}
+
 async fn hear(app: &App, id: PowerOperationId, heard: Heard, first: bool) -> Result<()> {
     let host = found(app, id).map(|(record, _)| record.host);
     let Some(host) = host else { return Ok(()) };
     let agent = agent_of(app, &app.catalog.read(), host);
+    let now = app.now();
     let seen = View {
         first,
-        permit_at: app.now(),
+        permit_at: now,
+        interrupt_at: now,
         frozen: app.frozen(),
         agent,
         roll: u32::from_be_bytes(crate::keys::random()),

@@ -128,10 +128,11 @@ pub trait Provider: Send + Sync {
         cursor: Vec<u8>,
     ) -> Result<Option<bool>, Failure>;
 
-    /// Machines that it knows, and where to go on.
+    /// Machines that it knows, and where to go on; asked with these secrets of the workspace.
     async fn discover(
         &self,
         workspace: WorkspaceId,
+        secrets: &BTreeMap<Name, Name>,
         cursor: Option<String>,
     ) -> Result<(Vec<Found>, Option<String>), Failure>;
 }

@@ -141,6 +141,13 @@ pub struct HappenedV1 {
 }
 
 impl PowerOperationRecordV1 {
+    /// When it was about to be submitted for the first time.
+    pub fn first_submitted(&self) -> Option<Timestamp> {
+        let submitting = PowerOperationState::Submitting;
+        let first = self.history.iter().find(|it| it.state == submitting);
+        first.map(|it| it.at)
+    }
+
     /// Notes where it went, when that is something new.
     pub fn remember(&mut self, now: Timestamp) {
         let state = self.operation.state();

@@ -7,7 +7,7 @@ use api::v1::power::{
 use gateway_core::power::bulk::Ending;
 use gateway_core::power::facts::{Known, observability};
 use gateway_core::power::operation::{CancelState, Phase};
-use gateway_core::power::plan::{By, Support, When};
+use gateway_core::power::plan::{By, Step, Support, When};
 use gateway_core::power::{Seen, Trouble};
 use model::Timestamp;
 use model::ids::HostId;
@@ -108,14 +108,17 @@ pub fn trouble(trouble: &Trouble, since: Option<Timestamp>) -> PowerTrouble {
     }
 }
 
-/// An operation.
-pub fn operation(tables: &Tables, record: &PowerOperationRecordV1) -> PowerOperation {
-    let operation = &record.operation;
-    let host_name = tables.hosts.get(&record.host).map_or_else(
-        || record.host.to_string(),
-        |host| crate::view::name_of(host, crate::view::hostname_of(tables, host)),
-    );
-    let steps = operation.plan.iter().enumerate().map(|(place, step)| {
+/// What a host is called.
+pub fn host_name(tables: &Tables, host: HostId) -> String {
+    tables.hosts.get(&host).map_or_else(
+        || host.to_string(),
+        |record| crate::view::name_of(record, crate::view::hostname_of(tables, record)),
+    )
+}
+
+/// The steps of an operation, and which it is at.
+pub fn steps(plan: &[Step], present: Option<usize>) -> Vec<PowerStep> {
+    let steps = plan.iter().enumerate().map(|(place, step)| {
         let when = match (place, step.when) {
             (0, _) => "first",
             (_, When::Done) => "after_success",
@@ -129,9 +132,15 @@ pub fn operation(tables: &Tables, record: &PowerOperationRecordV1) -> PowerOpera
             }
             .to_owned(),
             when: when.to_owned(),
-            present: place == operation.at,
+            present: present == Some(place),
         }
     });
+    steps.collect()
+}
+
+/// An operation.
+pub fn operation(tables: &Tables, record: &PowerOperationRecordV1) -> PowerOperation {
+    let operation = &record.operation;
     let progress = match &operation.phase {
         Phase::Submitted {
             remote_id,
@@ -153,7 +162,7 @@ pub fn operation(tables: &Tables, record: &PowerOperationRecordV1) -> PowerOpera
         id: record.id,
         workspace: record.workspace,
         host: record.host,
-        host_name,
+        host_name: host_name(tables, record.host),
         action: operation.action,
         then_hard_after_ms: operation
             .escalate_after
@@ -162,7 +171,7 @@ pub fn operation(tables: &Tables, record: &PowerOperationRecordV1) -> PowerOpera
         state: operation.state(),
         confirmation,
         trouble: operation.trouble.as_ref().map(|it| trouble(it, None)),
-        steps: steps.collect(),
+        steps: steps(&operation.plan, Some(operation.at)),
         progress,
         cancel: match operation.cancel {
             CancelState::No => None,

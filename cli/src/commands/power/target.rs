@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use api::v1::InWorkspace;
 use api::v1::OfHost;
-use api::v1::plugin::FindingSeverity;
+use api::v1::plugin::{FindingSeverity, PluginFinding};
 use api::v1::power::{
     CheckPowerTarget, DesiredPower, DiscoverPower, DiscoverPowerTargets, GetHostPower, PowerCheck,
     PowerTarget, RemovePowerTarget, SetPowerTarget,
@@ -88,8 +88,9 @@ pub(in crate::commands) struct Discover {
     /// Give each machine that is a host here, and no other provider's, its target
     #[arg(long)]
     link: bool,
-    /// With --link: a secret of this workspace, by the provider's name for it; repeatable
-    #[arg(long = "secret", value_name = "NAME=SECRET", value_parser = names, requires = "link")]
+    /// A secret of this workspace, by the provider's name for it; repeatable. With --link the
+    /// targets get them, too
+    #[arg(long = "secret", value_name = "NAME=SECRET", value_parser = names)]
     secrets: Vec<(Name, Name)>,
     /// With --link: a TLS profile of the plugin's grant
     #[arg(long, value_name = "PROFILE", requires = "link")]
@@ -180,19 +181,25 @@ fn findings(check: &PowerCheck) -> Table {
         table.property("can do", actions.join(" "));
     }
     for found in &check.findings {
-        let name = match found.severity {
-            FindingSeverity::Error => "error",
-            FindingSeverity::Warning => "warning",
-            _ => "note",
-        };
-        let at = if found.at.is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", found.at)
-        };
-        table.property(name, format!("{at}{}", found.message));
+        let (name, text) = finding(found);
+        table.property(name, text);
     }
     table
+}
+
+/// A finding's severity and text.
+pub(super) fn finding(found: &PluginFinding) -> (&'static str, String) {
+    let name = match found.severity {
+        FindingSeverity::Error => "error",
+        FindingSeverity::Warning => "warning",
+        _ => "note",
+    };
+    let at = if found.at.is_empty() {
+        String::new()
+    } else {
+        format!("{}: ", found.at)
+    };
+    (name, format!("{at}{}", found.message))
 }
 
 pub(in crate::commands) fn discover(app: &mut App, discover: Discover) -> Result<(), Failure> {
@@ -202,6 +209,7 @@ pub(in crate::commands) fn discover(app: &mut App, discover: Discover) -> Result
     loop {
         let body = DiscoverPower {
             plugin: discover.provider.clone(),
+            secrets: discover.secrets.iter().cloned().collect(),
             cursor,
         };
         let page = client.send::<DiscoverPowerTargets>(&InWorkspace { workspace }, &body)?;

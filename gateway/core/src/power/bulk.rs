@@ -3,6 +3,8 @@
 //! Which hosts was decided when it was asked for. An operation is made for a host when it has its
 //! turn, so that calling the rest off is to make no more of them.
 
+use std::time::Duration;
+
 use model::power::PowerOperationState;
 use serde::{Deserialize, Serialize};
 
@@ -87,5 +89,41 @@ pub fn step(tally: Tally, at_once: u32, canary: bool, stop_after: u32, cancelled
     match room.saturating_sub(tally.active).min(tally.waiting()) {
         0 => Step::Wait,
         more => Step::Begin(more),
+    }
+}
+
+/// How long telling all of them takes at least: by the pace of endpoints, of each of which that many
+/// are told, and by limits, each of that many and of how many in a minute.
+pub fn at_least(
+    endpoints: impl IntoIterator<Item = u32>,
+    (burst, interval): (u32, Duration),
+    limits: impl IntoIterator<Item = (u32, u32)>,
+) -> Duration {
+    let paced = endpoints
+        .into_iter()
+        .map(|hosts| interval.saturating_mul(hosts.saturating_sub(burst.max(1))));
+    let limited = limits.into_iter().map(|(hosts, most)| {
+        let minutes = hosts.saturating_sub(1).checked_div(most).unwrap_or(0);
+        super::limits::WINDOW.saturating_mul(minutes)
+    });
+    paced.chain(limited).max().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_of_paces_and_limits_decides() {
+        let pace = (2, Duration::from_secs(1));
+        let seconds = |endpoints: &[u32], limits: &[(u32, u32)]| {
+            at_least(endpoints.iter().copied(), pace, limits.iter().copied()).as_secs()
+        };
+        assert_eq!(seconds(&[], &[]), 0);
+        assert_eq!(seconds(&[2, 1], &[]), 0);
+        assert_eq!(seconds(&[10, 12], &[]), 10);
+        assert_eq!(seconds(&[10], &[(5, 5)]), 8);
+        assert_eq!(seconds(&[10], &[(5, 5), (11, 5)]), 120);
+        assert_eq!(seconds(&[1], &[(11, 0)]), 0);
     }
 }

@@ -12,6 +12,7 @@
 
 pub mod bulk;
 pub mod facts;
+pub mod limits;
 pub mod operation;
 pub mod pace;
 pub mod plan;

@@ -169,6 +169,8 @@ pub struct View {
     pub first: bool,
     /// When its provider may be told something; now, if that is past.
     pub permit_at: Timestamp,
+    /// When one more host may be interrupted; now, if that is past.
+    pub interrupt_at: Timestamp,
     /// Whether automatic actions stand still: nothing new is submitted.
     pub frozen: bool,
     /// The host's agent.
@@ -324,6 +326,12 @@ impl Operation {
         self.plan.get(self.at).copied()
     }
 
+    /// Whether its next submission is what interrupts the host: what comes after it is about the
+    /// same interruption.
+    pub fn begins_to_interrupt(&self) -> bool {
+        self.at == 0 && self.attempt == 0 && self.action.interrupts()
+    }
+
     /// What is to be asked of whom. Everything that time alone decides is in [`Self::advance`],
     /// which comes first.
     pub fn next(&self, view: &View, now: Timestamp) -> Next {
@@ -338,11 +346,17 @@ impl Operation {
             Phase::Queued => Next::Wait(self.deadline),
             Phase::Checking { not_before, .. } => at(*not_before, Next::Check),
             Phase::Ready { .. } if view.frozen => Next::Wait(self.deadline),
-            Phase::Ready { not_before, .. } => match self.step() {
+            Phase::Ready { not_before, .. } => {
+                let mut when = *not_before;
                 // Agents are asked one by one; nothing is shared between them.
-                Some(step) if step.by == By::Agent => at(*not_before, Next::Submit),
-                _ => at((*not_before).max(view.permit_at), Next::Submit),
-            },
+                if self.step().is_none_or(|step| step.by == By::Provider) {
+                    when = when.max(view.permit_at);
+                }
+                if self.begins_to_interrupt() {
+                    when = when.max(view.interrupt_at);
+                }
+                at(when, Next::Submit)
+            }
             // Read back like this: whoever asked is gone with the answer.
             Phase::Submitting => Next::Resume,
             Phase::Resuming { not_before, .. } => at(*not_before, Next::Resume),

@@ -105,6 +105,7 @@ impl Machine {
         View {
             first: true,
             permit_at: self.now,
+            interrupt_at: self.now,
             frozen: false,
             agent: self.agent(),
             roll: 0,
@@ -343,6 +344,7 @@ fn an_edge_whose_answer_is_lost_is_looked_into_and_not_repeated() {
     let view = View {
         first: true,
         permit_at: at(0),
+        interrupt_at: at(0),
         frozen: false,
         agent: Agent::default(),
         roll: 0,
@@ -368,6 +370,7 @@ fn while_automatic_actions_stand_still_nothing_is_submitted() {
     let view = View {
         first: true,
         permit_at: at(0),
+        interrupt_at: at(0),
         frozen: true,
         agent: Agent::default(),
         roll: 0,

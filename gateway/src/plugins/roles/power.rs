@@ -151,10 +151,14 @@ impl Provider for Role {
     async fn discover(
         &self,
         workspace: WorkspaceId,
+        secrets: &BTreeMap<Name, Name>,
         cursor: Option<String>,
     ) -> Result<(Vec<Found>, Option<String>), Failure> {
         let (app, plugin) = self.plugin().map_err(|code| not_called(self, code))?;
-        let invocation = Invocation::of(Some(workspace));
+        let invocation = Invocation {
+            secrets: bindings(workspace, secrets),
+            ..Invocation::of(Some(workspace))
+        };
         let page = match plugin.power_discover(invocation, cursor).await {
             Ok(page) => page,
             Err(error) => {
@@ -190,24 +194,28 @@ impl Role {
 }
 
 fn invocation(machine: &Machine, what: Option<&Submission>) -> Invocation {
-    let secrets: BTreeMap<_, _> = machine
-        .secrets
-        .iter()
-        .map(|(name, secret)| {
-            let binding = SecretBinding {
-                workspace: machine.workspace,
-                secret: secret.clone(),
-                reveal: false,
-            };
-            (name.clone(), binding)
-        })
-        .collect();
     Invocation {
         workspace: Some(machine.workspace),
         operation: what.map(key),
-        secrets,
+        secrets: bindings(machine.workspace, &machine.secrets),
         ..Invocation::default()
     }
+}
+
+/// Secrets of a workspace, to be used and not read.
+fn bindings(
+    workspace: WorkspaceId,
+    secrets: &BTreeMap<Name, Name>,
+) -> BTreeMap<Name, SecretBinding> {
+    let bound = secrets.iter().map(|(name, secret)| {
+        let binding = SecretBinding {
+            workspace,
+            secret: secret.clone(),
+            reveal: false,
+        };
+        (name.clone(), binding)
+    });
+    bound.collect()
 }
 
 /// The same in every call about one step, and another one for each.
