@@ -10,12 +10,14 @@
 //! * [`tools`], [`rootfs`]: what the machine lacks is installed, or its absence is said loudly.
 //! * [`lab`]: booted systemd hosts on a switch of their own; plug, power and packet loss included.
 //! * [`product`]: a gateway, the CLI and agents as processes.
+//! * [`peers`]: what others wrote, or what stands for it, that the product speaks with.
 //! * [`scenario`], [`scenarios`]: the stories, and what runs and reports them.
 //!
 //! Threads and child processes are enough for that, so there is no async runtime here.
 
 pub mod interrupt;
 pub mod lab;
+pub mod peers;
 pub mod product;
 pub mod rootfs;
 pub mod say;

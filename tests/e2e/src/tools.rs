@@ -279,7 +279,7 @@ fn is_executable(file: &Path) -> bool {
 }
 
 /// Waits until nobody else holds this file.
-fn alone(path: &Path) -> std::io::Result<std::fs::File> {
+pub(crate) fn alone(path: &Path) -> std::io::Result<std::fs::File> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }

@@ -120,8 +120,18 @@ impl Lab {
 
     /// Where the gateway and the CLI run: [`GATEWAY`] on the hosts' network.
     pub fn gateway_netns(&self) -> Place {
+        self.netns("gw")
+    }
+
+    /// Where the gateway runs, but plugged in as a host is: for what shares a host's network, and is
+    /// no part of the host.
+    pub fn netns_of(&self, host: &Host) -> Place {
+        self.netns(host.name())
+    }
+
+    fn netns(&self, node: &str) -> Place {
         Place::Lab {
-            name: self.ground.name.clone(),
+            namespace: format!("{}-{node}", self.ground.name),
             cgroups: net::cgroups(&self.ground.name, "gw"),
         }
     }
@@ -132,10 +142,10 @@ impl Lab {
 pub enum Place {
     /// On this machine, as it is.
     Here,
-    /// In the gateway's namespace of a lab.
+    /// In a network namespace of a lab.
     Lab {
-        /// The lab's name.
-        name: String,
+        /// The namespace.
+        namespace: String,
         /// Control groups the program enters.
         cgroups: Vec<PathBuf>,
     },
@@ -146,11 +156,11 @@ impl Place {
     pub fn command(&self, program: &Path) -> Command {
         match self {
             Self::Here => Command::new(program),
-            Self::Lab { name, cgroups } => {
+            Self::Lab { namespace, cgroups } => {
                 let mut command = net::in_cgroups(cgroups);
                 command
                     .arg("nsenter")
-                    .arg(format!("--net=/run/netns/{name}-gw"))
+                    .arg(format!("--net=/run/netns/{namespace}"))
                     .arg("--")
                     .arg(program);
                 command
@@ -160,18 +170,25 @@ impl Place {
 
     /// A connection of this process to an address there.
     pub fn connect(&self, address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-        let Self::Lab { name, .. } = self else {
-            return TcpStream::connect_timeout(&address, limit);
+        self.inside(move || TcpStream::connect_timeout(&address, limit))
+    }
+
+    /// Makes a socket there. It stays in the namespace that it was made in.
+    pub fn inside<T: Send + 'static>(
+        &self,
+        make: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let Self::Lab { namespace, .. } = self else {
+            return make();
         };
-        let namespace = File::open(format!("/run/netns/{name}-gw"))?;
-        // A socket stays in the namespace that it was made in. The thread that goes there for it
-        // ends, so that nobody else is in the wrong one.
-        let connecting = thread::spawn(move || {
+        let namespace = File::open(format!("/run/netns/{namespace}"))?;
+        // The thread that goes there for it ends, so that nobody else is in the wrong one.
+        let making = thread::spawn(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            TcpStream::connect_timeout(&address, limit)
+            make()
         });
-        let connected = connecting.join();
-        connected.unwrap_or_else(|_| Err(io::Error::other("the connecting thread panicked")))
+        let made = making.join();
+        made.unwrap_or_else(|_| Err(io::Error::other("the thread that went there panicked")))
     }
 }
 

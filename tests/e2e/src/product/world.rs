@@ -119,6 +119,12 @@ impl World {
         self.lab.as_ref().map_or(&[], Lab::hosts)
     }
 
+    /// Where what shares a host's network runs.
+    pub fn place_of(&self, host: &Host) -> Place {
+        let lab = self.lab.as_ref();
+        lab.map_or(Place::Here, |lab| lab.netns_of(host))
+    }
+
     /// What to put before a command of this machine that talks to the gateway, when it runs in a lab.
     pub fn enter(&self) -> Option<String> {
         self.lab

@@ -129,7 +129,7 @@ pub(super) fn run(programs: &Programs) -> Result<()> {
 }
 
 /// The components, from the sources beside the tests of the host.
-fn build() -> Result<PathBuf> {
+pub(super) fn build() -> Result<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     let target = std::path::absolute(target)?.join("hostile-guests");
@@ -142,7 +142,14 @@ fn build() -> Result<PathBuf> {
             "--target",
             "wasm32-wasip2",
         ])
-        .args(["-p", "guest-policy", "-p", "guest-notifier"])
+        .args([
+            "-p",
+            "guest-policy",
+            "-p",
+            "guest-notifier",
+            "-p",
+            "guest-power",
+        ])
         .current_dir(root.join("gateway/plugin-host/tests/guests"))
         .env("CARGO_TARGET_DIR", &target)
         .env_remove("RUSTFLAGS")

@@ -161,6 +161,24 @@ pub const ALL: &[Scenario] = &[
         power::run,
     ),
     scenario(
+        "power-wake",
+        "a packet wakes a host, and nothing is claimed before its agent proves it",
+        Needs::POWERED_HOSTS,
+        power::wake::run,
+    ),
+    scenario(
+        "power-providers",
+        "EC2, Hetzner, IPMI, signed requests, Proxmox: each from the command line to the other side",
+        Needs::PLUGINS,
+        power::providers::run,
+    ),
+    scenario(
+        "power-hostile",
+        "providers and controllers that hang, lie and flood; others are turned on and off as before",
+        Needs::PLUGINS,
+        power::hostile::run,
+    ),
+    scenario(
         "power-route",
         "a controller that only one host reaches is operated through its agent, and not otherwise",
         Needs::POWERED_HOSTS,

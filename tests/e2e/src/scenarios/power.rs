@@ -5,18 +5,21 @@
 //! controller, and the controller sees when the machine turns itself off.
 
 mod board;
-mod emulator;
+pub(super) mod hostile;
+pub(super) mod providers;
 pub(super) mod route;
+pub(super) mod wake;
 
-use std::{fs, thread, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use self::board::Board;
-use self::emulator::{PASSWORD, SYSTEM};
 use super::support::{install_all, text};
 use crate::{
+    lab::GATEWAY,
+    peers::redfish::{PASSWORD, System},
     product::{Launch, Programs, WORKSPACE, World},
     sh::Output,
     wait::{self, Look},
@@ -24,6 +27,18 @@ use crate::{
 
 /// The controller applies what it is told up to eleven seconds later, and a host boots.
 const SOON: Duration = Duration::from_secs(120);
+/// Where controllers of the lab listen.
+const PORT: u16 = 18443;
+
+/// What a controller of the lab controls.
+const fn system(state: &'static str) -> System {
+    System {
+        uuid: "5d1f8f1e-0000-4000-8000-000000000001",
+        name: "h1",
+        state,
+        mac: "52:54:00:AB:00:01",
+    }
+}
 
 pub(super) fn run(programs: &Programs) -> Result<()> {
     let launch = Launch {
@@ -174,20 +189,21 @@ impl Story<'_> {
 
     fn provider(&self, programs: &Programs) -> Result<()> {
         let rule = json!({
-            "need": "controllers", "hosts": [self.board.host()], "ports": [self.board.port()],
+            "need": "controllers", "hosts": [GATEWAY.to_string()], "ports": [PORT],
             "networks": ["10.77.0.0/24"], "tls_profiles": ["bmc", "wrong-pin"], "secrets": ["password"],
         });
         let grant = json!({
             "workspaces": "all",
             "http": [rule],
             "tls_profiles": {
-                "bmc": { "keys": [self.board.pin()] },
+                "bmc": { "keys": [self.board.controller().pin] },
                 "wrong-pin": { "keys": ["00".repeat(32)] },
             },
             "state": { "keys": 1000 },
             "limits": { "wall_ms": 30000, "http_requests": 100 },
         });
-        provide(self.world, programs, &grant)
+        provide(self.world, programs, "power-redfish", &grant, None)?;
+        secret(self.world, "bmc", PASSWORD)
     }
 
     fn target(&self, profile: &str) -> Result<()> {
@@ -200,9 +216,9 @@ impl Story<'_> {
             "--provider",
             "power-redfish",
             "--address",
-            &self.board.url(),
+            &self.board.controller().url(),
             "--param",
-            &format!("system={}", SYSTEM),
+            &format!("system={}", system("On").uuid),
             "--param",
             "user=admin",
             "--secret",
@@ -234,52 +250,72 @@ impl Story<'_> {
     }
 }
 
-/// Installs, grants and enables the provider, and keeps the controller's password.
-fn provide(world: &World, programs: &Programs, grant: &Value) -> Result<()> {
-    let component = programs
-        .plugins
-        .join("power-redfish")
-        .with_extension("wasm");
+/// Installs a provider, grants it this, configures and enables it.
+fn provide(
+    world: &World,
+    programs: &Programs,
+    name: &str,
+    grant: &Value,
+    configuration: Option<&Value>,
+) -> Result<()> {
+    let component = programs.plugins.join(name).with_extension("wasm");
+    enable(world, name, &component, grant, configuration)
+}
+
+fn enable(
+    world: &World,
+    name: &str,
+    component: &Path,
+    grant: &Value,
+    configuration: Option<&Value>,
+) -> Result<()> {
     let cli = world.cli();
+    let write = |what: &str, value: &Value| -> Result<String> {
+        let file = world.folder().join(format!("{name}.{what}.json"));
+        fs::write(&file, value.to_string())?;
+        Ok(file.display().to_string())
+    };
     cli.text(&["plugin", "install", &component.display().to_string()])?;
-    let file = world.folder().join("grant.json");
-    fs::write(&file, grant.to_string())?;
-    let file = file.display().to_string();
-    cli.text(&["plugin", "grant", "power-redfish", "-f", &file])?;
-    cli.text(&["plugin", "enable", "power-redfish"])?;
+    cli.text(&["plugin", "grant", name, "-f", &write("grant", grant)?])?;
+    if let Some(configuration) = configuration {
+        let file = write("configuration", configuration)?;
+        cli.text(&["plugin", "configure", name, "-f", &file])?;
+    }
+    cli.text(&["plugin", "enable", name])?;
     wait::until("the provider to be ready", SOON, || {
-        let shown = cli.json(&["plugin", "show", "power-redfish"])?;
+        let shown = cli.json(&["plugin", "show", name])?;
         let running = shown["running"].clone();
         Ok(Look::when(running["status"] == "ready", || {
             running.to_string()
         }))
-    })?;
-    let secret = world.folder().join("password");
-    fs::write(&secret, PASSWORD)?;
-    let secret = secret.display().to_string();
-    let set = [
-        "secret",
-        "set",
-        "bmc",
-        "-w",
-        WORKSPACE,
-        "--from-file",
-        &secret,
-    ];
-    cli.text(&set).map(drop)
+    })
+}
+
+/// Keeps a secret in the workspace.
+fn secret(world: &World, name: &str, value: &str) -> Result<()> {
+    let file = world.folder().join(format!("{name}.secret"));
+    fs::write(&file, value)?;
+    let file = file.display().to_string();
+    let set = ["secret", "set", name, "-w", WORKSPACE, "--from-file", &file];
+    world.cli().text(&set).map(drop)
 }
 
 /// Asks for something and waits until it has succeeded; the operation.
 fn done(world: &World, args: &[&str]) -> Result<Value> {
+    let ended = ended(world, args)?;
+    ensure!(ended["state"] == "succeeded", "{ended}");
+    Ok(ended)
+}
+
+/// Asks for something and waits until it has ended; the operation.
+fn ended(world: &World, args: &[&str]) -> Result<Value> {
     let asked = world.cli().json(args)?;
     let id = text(&asked, "id")?.to_owned();
-    let ended = wait::until(&format!("{args:?} to end"), SOON * 2, || {
+    wait::until(&format!("{args:?} to end"), SOON * 2, || {
         let shown = world.cli().json(&["power", "show", &id, "-w", WORKSPACE])?;
         let over = !shown["ended_at"].is_null();
         Ok(Look::some(over.then(|| shown.clone()), || {
             shown.to_string()
         }))
-    })?;
-    ensure!(ended["state"] == "succeeded", "{ended}");
-    Ok(ended)
+    })
 }

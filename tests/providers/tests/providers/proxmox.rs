@@ -1,52 +1,30 @@
-//! `power-proxmox` against a server that this test plays by the published API of Proxmox VE. There
-//! is no real one here: it is a hypervisor's operating system. What is shown is that the component
-//! in the real host, through the real client, speaks what that API says; that the API is so is
-//! taken from its documentation.
-
-mod played;
+//! `power-proxmox` against a server that is played by the published API of Proxmox VE. What is shown
+//! is that the component in the real host, through the real client, speaks what that API says.
 
 use std::time::Duration;
 
+use e2e::peers::proxmox::{Proxmox, TOKEN_ID};
 use e2e::wait::{self, Look};
-use model::plugin::{Grant, HttpRule};
+use model::plugin::Grant;
 use plugin_host::ports::{ErrorKind, GuestError};
 use plugin_host::power::{Action, Begun, Resumed, State, Step, Target};
-use plugin_host::{CallError, Reason};
 use serde_json::json;
 
-use crate::support::{self, Provider};
-use played::Server;
+use crate::support::{self, Provider, own_error};
 
 const TOKEN: &str = "d5c1b0a9-0000-4000-8000-000000000001";
 
-async fn provider(server: &Server, token: &str) -> Provider {
-    let rule = HttpRule {
-        routes: Vec::new(),
-        need: "api".parse().expect("a name"),
-        hosts: vec!["127.0.0.1".parse().expect("a host")],
-        ports: vec![server.port()],
-        networks: vec!["127.0.0.0/8".parse().expect("a network")],
-        // The played one has no certificate; TLS is the client's matter, and shown with it.
-        plain: true,
-        tls_profiles: Vec::new(),
-        secrets: vec!["token".parse().expect("a name")],
-    };
+async fn provider(server: &Proxmox, token: &str) -> Provider {
     let grant = Grant {
-        http: vec![rule],
+        // The played one has no certificate; TLS is the client's matter, and shown with it.
+        http: vec![support::http_rule("api", server.port(), &["token"])],
         ..Grant::default()
     };
-    let config = json!({ "token_id": "loopback@pve!power", "server": server.url() });
+    let config = json!({ "token_id": TOKEN_ID, "server": server.url() });
     Provider::load("power-proxmox", grant, config, &[("token", token)]).await
 }
 
-fn own_error(error: CallError) -> GuestError {
-    match error.reason {
-        Reason::Guest(error) => error,
-        other => panic!("no error of the plugin's own: {other}"),
-    }
-}
-
-fn machine(server: &Server, kind: &str, id: u32) -> Target {
+fn machine(server: &Proxmox, kind: &str, id: u32) -> Target {
     support::target(
         &format!("{}/nodes/pve-1/{kind}/{id}", server.url()),
         json!({}),
@@ -91,7 +69,7 @@ async fn done(proxmox: &Provider, action: Action, target: &Target) -> Result<(),
 
 #[tokio::test]
 async fn machines_and_containers_are_turned_on_and_off_by_tasks() {
-    let server = Server::start(TOKEN);
+    let server = Proxmox::start(TOKEN).expect("it is served");
     let proxmox = provider(&server, TOKEN).await;
     let state = async |target: &Target| {
         let seen = proxmox
@@ -148,7 +126,7 @@ async fn machines_and_containers_are_turned_on_and_off_by_tasks() {
 
 #[tokio::test]
 async fn locks_failed_tasks_and_tokens_that_are_not_good_are_told_apart() {
-    let server = Server::start(TOKEN);
+    let server = Proxmox::start(TOKEN).expect("it is served");
     let proxmox = provider(&server, TOKEN).await;
     let target = machine(&server, "qemu", 100);
 
@@ -195,7 +173,7 @@ async fn locks_failed_tasks_and_tokens_that_are_not_good_are_told_apart() {
 
 #[tokio::test]
 async fn machines_are_found_with_their_cards_page_by_page() {
-    let server = Server::start(TOKEN);
+    let server = Proxmox::start(TOKEN).expect("it is served");
     let proxmox = provider(&server, TOKEN).await;
     let mut found = Vec::new();
     let mut cursor = None;
@@ -208,7 +186,7 @@ async fn machines_are_found_with_their_cards_page_by_page() {
             break;
         }
     }
-    assert_eq!(found.len(), Server::MACHINES);
+    assert_eq!(found.len(), Proxmox::MACHINES);
     let first = &found[0];
     assert_eq!(
         first.address,
@@ -218,5 +196,5 @@ async fn machines_are_found_with_their_cards_page_by_page() {
     let mut names: Vec<_> = found.iter().map(|one| &one.name).collect();
     names.sort();
     names.dedup();
-    assert_eq!(names.len(), Server::MACHINES, "each once");
+    assert_eq!(names.len(), Proxmox::MACHINES, "each once");
 }

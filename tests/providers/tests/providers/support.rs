@@ -1,7 +1,7 @@
 //! A provider's component in the real host, with the real client.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -9,12 +9,14 @@ use async_trait::async_trait;
 use egress::{Client, NoAudit, NoRoutes, SystemResolver};
 use model::ids::WorkspaceId;
 use model::names::Name;
-use model::plugin::{Grant, MANIFEST_SECTION, Manifest, SecretBinding, StateGrant, Workspaces};
+use model::plugin::{
+    Grant, HttpRule, MANIFEST_SECTION, Manifest, SecretBinding, StateGrant, Workspaces,
+};
 use plugin_host::ports::{
     CallContext, ErrorKind, GuestError, Secret, SecretValue, Secrets, Services, State, StateEntry,
 };
 use plugin_host::power::{Action, BootOnce, Operation, Target};
-use plugin_host::{Invocation, Options, Platform, Plugin, Settings};
+use plugin_host::{CallError, Invocation, Options, Platform, Plugin, Reason, Settings};
 use tokio::sync::Mutex;
 
 /// A provider, ready to be called.
@@ -122,11 +124,40 @@ pub(crate) fn skipped(what: &str, why: &dyn std::fmt::Display) {
     eprintln!("SKIPPED: {what}, because {why}");
 }
 
-/// Where peers are installed to and kept.
-pub(crate) fn peers() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
-    std::fs::create_dir_all(&folder).expect("a folder");
-    folder
+/// A peer that was started; none, loudly, where this machine cannot have it.
+pub(crate) fn peer<T>(what: &str, started: anyhow::Result<T>) -> Option<T> {
+    match e2e::peers::had(started).expect("the peer starts") {
+        Ok(peer) => Some(peer),
+        Err(why) => {
+            skipped(what, &why);
+            None
+        }
+    }
+}
+
+/// A rule for requests to this port of the loopback interface, with these secrets.
+pub(crate) fn http_rule(need: &str, port: u16, secrets: &[&str]) -> HttpRule {
+    HttpRule {
+        routes: Vec::new(),
+        need: need.parse().expect("a name"),
+        hosts: vec!["127.0.0.1".parse().expect("a host")],
+        ports: vec![port],
+        networks: vec!["127.0.0.0/8".parse().expect("a network")],
+        plain: true,
+        tls_profiles: Vec::new(),
+        secrets: secrets
+            .iter()
+            .map(|name| name.parse().expect("a name"))
+            .collect(),
+    }
+}
+
+/// The plugin's own error, of whatever call.
+pub(crate) fn own_error(error: CallError) -> GuestError {
+    match error.reason {
+        Reason::Guest(error) => error,
+        other => panic!("no error of the plugin's own: {other}"),
+    }
 }
 
 /// The component of `plugins/NAME`, with its manifest in it.

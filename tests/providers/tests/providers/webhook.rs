@@ -1,89 +1,30 @@
 //! `power-webhook` against a controller that somebody wrote in an afternoon: it checks signatures
 //! with their time, does an action once for each key, and finishes jobs when it is asked.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use e2e::product::Daemon;
-use e2e::tools::{self, tool};
-use model::plugin::{Grant, HttpRule};
+use e2e::peers::outlet::{ADDRESS, KEY, Outlet};
+use model::plugin::Grant;
 use plugin_host::ports::ErrorKind;
 use plugin_host::power::{Action, Begun, State, Step};
-use plugin_host::{CallError, Reason};
-use serde_json::json;
 
-use crate::support::{self, Provider, of, operation, target};
-
-const KEY: &str = "a-key-that-both-know";
-
-/// Starts the controller, and answers its port.
-fn controller(folder: &Path) -> Result<(Daemon, u16), tools::Missing> {
-    tools::ensure(&[tool("python3", "python3")])?;
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let mut command = Command::new("python3");
-    command
-        .arg("-u")
-        .arg(script.join("tests/providers/webhook_controller.py"))
-        .arg(KEY);
-    let mut running =
-        Daemon::start("the controller", command, &folder.join("log")).expect("it starts");
-    let line = running
-        .wait_line(|line| line.starts_with("port "), Duration::from_secs(30))
-        .expect("it is ready");
-    let port = line.trim_start_matches("port ").parse().expect("a port");
-    Ok((running, port))
-}
-
-fn kind(error: &CallError) -> ErrorKind {
-    match &error.reason {
-        Reason::Guest(own) => own.kind,
-        other => panic!("{other:?}"),
-    }
-}
+use crate::support::{self, Provider, of, operation, own_error, target};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_of_ones_own_takes_signed_requests_and_no_others() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (_controller, port) = match controller(folder.path()) {
-        Ok(started) => started,
-        Err(why) => return support::skipped("power by a web service", &why),
-    };
-    let rule = HttpRule {
-        routes: Vec::new(),
-        need: "controller".parse().expect("a name"),
-        hosts: vec!["127.0.0.1".parse().expect("a host")],
-        ports: vec![port],
-        networks: vec!["127.0.0.0/8".parse().expect("a network")],
-        plain: true,
-        tls_profiles: Vec::new(),
-        secrets: Vec::new(),
+    let started = Outlet::start(folder.path());
+    let Some(controller) = support::peer("power by a web service", started) else {
+        return;
     };
     let grant = Grant {
-        http: vec![rule],
+        http: vec![support::http_rule("controller", controller.port, &[])],
         ..Grant::default()
     };
-    let action = |path: &str| json!({ "path": path });
-    let config = json!({
-        "url": format!("http://127.0.0.1:{port}"),
-        "sign": true,
-        "actions": {
-            "on": { "path": "/outlets/{address}/power", "method": "PUT" },
-            "off": { "path": "/outlets/{address}/power", "method": "PUT" },
-            "cycle": action("/outlets/{address}/cycle"),
-        },
-        "observe": {
-            "path": "/outlets/{address}", "state": "/relay/closed", "boot_mark": "/relay/changes",
-            "states": { "true": "on", "false": "off" },
-        },
-        "poll": {
-            "job": "/job", "path": "/jobs/{job}", "state": "/is",
-            "running": ["busy"], "done": ["done"], "failed": ["failed"],
-        },
-    });
+    let config = controller.configuration();
     let provider = Provider::load("power-webhook", grant, config, &[("signing", KEY)]).await;
     let plugin = &provider.plugin;
-    let outlet = target("rack 1/7", json!({}));
+    let outlet = target(ADDRESS, serde_json::json!({}));
     let seen = async || {
         plugin
             .power_observe(of(), outlet.clone())
@@ -130,16 +71,19 @@ async fn a_controller_of_ones_own_takes_signed_requests_and_no_others() {
     assert_eq!(after.state, State::On);
     assert_ne!(after.boot_mark, before);
 
-    let nowhere = plugin.power_observe(of(), target("rack 9/9", json!({})));
+    let nowhere = plugin.power_observe(of(), target("rack 9/9", serde_json::json!({})));
     assert_eq!(
-        kind(&nowhere.await.expect_err("fails")),
+        own_error(nowhere.await.expect_err("fails")).kind,
         ErrorKind::NotFound
     );
 
     // Whoever signs with another key is turned away, and nothing happens.
     provider.replace_secret("signing", "another-key").await;
     let begun = plugin.power_begin(of(), operation(Action::Off, None), outlet.clone());
-    assert_eq!(kind(&begun.await.expect_err("fails")), ErrorKind::Auth);
+    assert_eq!(
+        own_error(begun.await.expect_err("fails")).kind,
+        ErrorKind::Auth
+    );
     provider.replace_secret("signing", KEY).await;
     assert_eq!(seen().await.state, State::On);
 }

@@ -4,15 +4,14 @@
 use std::process::Command;
 use std::time::Duration;
 
+use e2e::lab::Place;
+use e2e::peers::wire::Frames;
 use e2e::tools;
 use model::plugin::{DatagramRule, Grant};
-use plugin_host::ports::GuestError;
 use plugin_host::power::{Action, Begun, State};
-use plugin_host::{CallError, Reason};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 use serde_json::json;
 
-use crate::support::{self, Provider};
+use crate::support::{self, Provider, own_error};
 
 const INSIDE: &str = "LOOPBACK_TEST_WIRE";
 const TEST: &str = "wol::a_packet_for_the_machine_is_on_the_wire";
@@ -42,15 +41,7 @@ async fn a_packet_for_the_machine_is_on_the_wire() {
     if std::env::var_os(INSIDE).is_none() {
         return inside();
     }
-    let frames = rustix::net::socket_with(
-        AddressFamily::PACKET,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(rustix::net::eth::ALL),
-    )
-    .expect("root hears frames");
-    let limit = Some(Duration::from_secs(10));
-    sockopt::set_socket_timeout(&frames, sockopt::Timeout::Recv, limit).expect("a limit");
+    let frames = Frames::listen(&Place::Here).expect("root hears frames");
 
     let config = json!({ "packets": 1 });
     let wol = Provider::load("power-wol", grant("255.255.255.255/32"), config, &[]).await;
@@ -71,19 +62,8 @@ async fn a_packet_for_the_machine_is_on_the_wire() {
     let on = support::operation(Action::On, None);
     let begun = wol.plugin.power_begin(support::of(), on, target).await;
     assert_eq!(begun.expect("sent"), Begun::Done);
-    let magic = [vec![0xff; 6], [2, 0, 0x5e, 0xaa, 0xbb, 1].repeat(16)].concat();
-    loop {
-        let mut frame = [0; 2048];
-        let length = rustix::net::recv(&frames, &mut frame[..], RecvFlags::empty())
-            .expect("a frame before the limit")
-            .1;
-        let frame = &frame[..length];
-        // Others on the wire speak too: neighbours are looked for.
-        if frame.ends_with(&magic) {
-            assert_eq!(frame[..6], [0xff; 6], "to everybody");
-            break;
-        }
-    }
+    let to = frames.waking([2, 0, 0x5e, 0xaa, 0xbb, 1], Duration::from_secs(10));
+    assert_eq!(to.expect("a packet"), [0xff; 6], "to everybody");
 }
 
 #[tokio::test]
@@ -95,13 +75,6 @@ async fn a_grant_for_other_peers_sends_nothing() {
     let error = own_error(refused.expect_err("not granted"));
     assert_eq!(error.code, "datagram.peer_not_granted");
     assert!(!error.outcome_unknown);
-}
-
-fn own_error(error: CallError) -> GuestError {
-    match error.reason {
-        Reason::Guest(error) => error,
-        other => panic!("no error of the plugin's own: {other}"),
-    }
 }
 
 /// Runs this test again where the wire is.

@@ -11,14 +11,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::emulator::{Emulator, PASSWORD, PORT, START, SYSTEM, Setup};
+use super::{PORT, system};
 use crate::{
-    lab::{GATEWAY, Host, Place},
+    lab::{GATEWAY, Host},
+    peers::redfish::{Redfish, Setup},
     product::{Daemon, World},
-    sh, tools,
+    tools,
 };
 
 const NOTICES: u16 = 18444;
@@ -46,9 +47,8 @@ http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()
 #[derive(Debug)]
 pub(super) struct Board<'w> {
     machine: &'w Host,
-    place: Place,
     folder: PathBuf,
-    emulator: Emulator,
+    controller: Redfish,
     cut: AtomicBool,
     /// Resets that the board itself told the controller of.
     own: Mutex<usize>,
@@ -69,44 +69,30 @@ impl<'w> Board<'w> {
         listener.args([&at("listener.py"), &NOTICES.to_string(), &at("notices")]);
         let log = folder.join("listener.log");
         let listener = Daemon::start("the board's listener", listener, &log)?;
-        let emulator = Emulator::start(Setup {
-            folder: folder.clone(),
-            address: GATEWAY.to_string(),
-            state: "On",
+        let controller = Redfish::start(Setup {
+            folder: &folder,
+            place: &place,
+            address: (GATEWAY, Some(PORT)),
+            systems: &[system("On")],
             notices: Some(format!("http://127.0.0.1:{NOTICES}/")),
-            place: &|program| place.command(program),
         })?;
         Ok(Self {
             machine: &world.hosts()[0],
-            place,
             folder,
-            emulator,
+            controller,
             cut: AtomicBool::new(false),
             own: Mutex::new(0),
             _listener: listener,
         })
     }
 
-    pub(super) fn host(&self) -> String {
-        GATEWAY.to_string()
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        PORT
-    }
-
-    pub(super) fn url(&self) -> String {
-        format!("https://{GATEWAY}:{PORT}")
-    }
-
-    /// SHA-256 of the controller's public key.
-    pub(super) fn pin(&self) -> &str {
-        &self.emulator.pin
+    pub(super) fn controller(&self) -> &Redfish {
+        &self.controller
     }
 
     /// How often the controller was told to do something, by others than the board.
     pub(super) fn resets(&self) -> Result<usize> {
-        let told = self.emulator.resets()?;
+        let told = self.controller.resets()?;
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(told.saturating_sub(*own))
     }
@@ -140,26 +126,7 @@ impl<'w> Board<'w> {
     /// The machine turned itself off, which a controller sees.
     fn tell_off(&self) -> Result<()> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let curl = tools::find("curl").context("curl is not installed")?;
-        let mut command = self.place.command(&curl);
-        command.args([
-            "--silent",
-            "--fail",
-            "--insecure",
-            "--user",
-            &format!("admin:{PASSWORD}"),
-            "--json",
-            "{\"ResetType\":\"ForceOff\"}",
-            &format!(
-                "{}/redfish/v1/Systems/{SYSTEM}/Actions/ComputerSystem.Reset",
-                self.url()
-            ),
-        ]);
-        let told = sh::run(&mut command, START)?;
-        ensure!(
-            told.status.success(),
-            "the controller does not listen: {told}"
-        );
+        self.controller.tell_off(system("On").uuid)?;
         *own += 1;
         Ok(())
     }

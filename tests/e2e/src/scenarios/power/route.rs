@@ -1,16 +1,13 @@
 //! `power-route`: a controller in a network that one host sees, and the gateway does not.
 
-use std::{path::Path, process::Command};
+use std::{net::Ipv4Addr, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{
-    SOON, done,
-    emulator::{Emulator, PORT, SYSTEM, Setup},
-    provide,
-};
+use super::{PORT, SOON, done, provide, secret, system};
 use crate::{
+    peers::redfish::{PASSWORD, Redfish, Setup},
     product::{Launch, Programs, WORKSPACE, World},
     scenarios::support::{install_all, text},
     sh,
@@ -18,7 +15,7 @@ use crate::{
 };
 
 /// Of the controller: on the jump host's own machine, so that nobody else has a way to it.
-const CONTROLLER: &str = "10.99.0.1";
+const CONTROLLER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// What is turned on. It has never joined; its controller is all there is of it.
 const DARK: &str = "dark";
 
@@ -34,31 +31,24 @@ pub(in crate::scenarios) fn run(programs: &Programs) -> Result<()> {
         install_all(world.hosts(), &token)?;
         world.wait_connected(jump.name(), SOON).map(drop)
     })?;
-    let there = world.enter().context("the world has a lab")?;
-    let there = there.replace("-gw", &format!("-{}", jump.name()));
-    let place = |program: &Path| {
-        let mut words = there.split_whitespace();
-        let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words).arg("--").arg(program);
-        command
-    };
-    let emulator = world.step("behind it lies a controller", || {
-        let add = [
-            "sh",
-            "-c",
-            &format!("{there} ip address add {CONTROLLER}/32 dev lo"),
-        ];
-        sh::ok(&add, SOON)?;
-        Emulator::start(Setup {
-            folder: world.folder().join("controller"),
-            address: CONTROLLER.to_owned(),
-            state: "Off",
-            notices: None,
+    let controller = world.step("behind it lies a controller", || {
+        let place = world.place_of(jump);
+        let address = format!("{CONTROLLER}/32");
+        let mut add = place.command(Path::new("ip"));
+        add.args(["address", "add", &address, "dev", "lo"]);
+        sh::run(&mut add, SOON)?.ok()?;
+        Redfish::start(Setup {
+            folder: &world.folder().join("controller"),
             place: &place,
+            address: (CONTROLLER, Some(PORT)),
+            systems: &[system("Off")],
+            notices: None,
         })
     })?;
     world.step("a provider that may go there by the host only", || {
-        provide(&world, programs, &grant(&world, &emulator.pin)?)?;
+        let grant = grant(&world, &controller.pin)?;
+        provide(&world, programs, "power-redfish", &grant, None)?;
+        secret(&world, "bmc", PASSWORD)?;
         let path = ["host", "create", "-w", WORKSPACE, DARK];
         world.cli().text(&path).map(drop)
     })?;
@@ -66,7 +56,10 @@ pub(in crate::scenarios) fn run(programs: &Programs) -> Result<()> {
         target(&world, None)?;
         let check = check(&world)?;
         ensure!(check["ok"] == false, "it works: {check}");
-        ensure!(emulator.resets()? == 0, "the controller was told something");
+        ensure!(
+            controller.resets()? == 0,
+            "the controller was told something"
+        );
         Ok(())
     })?;
     world.step(
@@ -94,7 +87,7 @@ pub(in crate::scenarios) fn run(programs: &Programs) -> Result<()> {
     world.step("the machine is turned on by the agent's way", || {
         let on = done(&world, &["power", "on", DARK, "-w", WORKSPACE])?;
         ensure!(on["confirmation"] == "off_then_on", "by what? {on}");
-        ensure!(emulator.resets()? == 1, "not told once");
+        ensure!(controller.resets()? == 1, "not told once");
         Ok(())
     })?;
     world.step("without the host nobody gets there", || {
@@ -119,7 +112,7 @@ fn grant(world: &World, pin: &str) -> Result<Value> {
     Ok(json!({
         "workspaces": "all",
         "http": [{
-            "need": "controllers", "hosts": [CONTROLLER], "ports": [PORT],
+            "need": "controllers", "hosts": [CONTROLLER.to_string()], "ports": [PORT],
             "networks": [format!("{CONTROLLER}/32")], "tls_profiles": ["bmc"],
             "secrets": ["password"], "routes": ["rack"],
         }],
@@ -131,7 +124,7 @@ fn grant(world: &World, pin: &str) -> Result<Value> {
 }
 
 fn target(world: &World, route: Option<&str>) -> Result<()> {
-    let system = format!("system={SYSTEM}");
+    let system = format!("system={}", system("Off").uuid);
     let address = format!("https://{CONTROLLER}:{PORT}");
     let mut args = vec![
         "power",

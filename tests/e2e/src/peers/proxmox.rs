@@ -1,22 +1,33 @@
-//! A server that plays Proxmox VE: twenty virtual machines and twenty containers on one node, and
-//! tasks that end when they were asked after three times.
+//! A server that plays Proxmox VE by its published API. There is no real one here: it is a
+//! hypervisor's operating system. That the API is so is taken from its documentation.
+//!
+//! It has twenty virtual machines and twenty containers on one node, and tasks that end when they
+//! were asked after three times.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 /// How often a task is asked after until it has ended.
 const TASK_STEPS: u32 = 3;
 
-pub(crate) struct Server {
+/// Who may ask; its secret is given when the server is started.
+pub const TOKEN_ID: &str = "loopback@pve!power";
+
+/// A server that is played.
+#[derive(Debug)]
+pub struct Proxmox {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     token: String,
     machines: BTreeMap<(String, u32), Machine>,
@@ -26,7 +37,7 @@ struct State {
     hang_up: bool,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Machine {
     running: bool,
     paused: bool,
@@ -35,13 +46,14 @@ struct Machine {
 
 type Answer = (u16, Value);
 
-impl Server {
-    pub(crate) const MACHINES: usize = 40;
+impl Proxmox {
+    /// How many it has.
+    pub const MACHINES: usize = 40;
 
-    /// Serves until the test's process ends.
-    pub(crate) fn start(token: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound");
+    /// Serves until this process ends.
+    pub fn start(token: &str) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").context("a port")?;
+        let address = listener.local_addr()?;
         // Numbers are those of a whole cluster, whatever runs a machine.
         let machines = [("qemu", 100), ("lxc", 200)]
             .into_iter()
@@ -59,53 +71,60 @@ impl Server {
                 let _ = serve(&stream, &shared);
             }
         });
-        Self { address, state }
+        Ok(Self { address, state })
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// On this port of the loopback interface.
+    pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Its address.
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// What was submitted since the last time.
-    pub(crate) fn submitted(&self) -> Vec<String> {
+    pub fn submitted(&self) -> Vec<String> {
         std::mem::take(&mut self.lock_state().submitted)
     }
 
-    pub(crate) fn pause(&self, id: u32) {
+    /// Has a virtual machine be paused.
+    pub fn pause(&self, id: u32) {
         self.change(id, |machine| machine.paused = true);
     }
 
-    pub(crate) fn lock(&self, id: u32, lock: Option<&'static str>) {
+    /// Locks a virtual machine, or unlocks it.
+    pub fn lock(&self, id: u32, lock: Option<&'static str>) {
         self.change(id, |machine| machine.lock = lock);
     }
 
-    pub(crate) fn is_running(&self, id: u32) -> bool {
+    /// Whether a virtual machine runs.
+    pub fn is_running(&self, id: u32) -> bool {
         let key = ("qemu".to_owned(), id);
-        self.lock_state().machines[&key].running
+        let state = self.lock_state();
+        state.machines.get(&key).is_some_and(|it| it.running)
     }
 
     /// The next task ends with this.
-    pub(crate) fn fail_next(&self, exit: &str) {
+    pub fn fail_next(&self, exit: &str) {
         self.lock_state().next_exit = Some(exit.to_owned());
     }
 
     /// The next request that submits something is carried out, and not answered.
-    pub(crate) fn hang_up_after_next(&self) {
+    pub fn hang_up_after_next(&self) {
         self.lock_state().hang_up = true;
     }
 
     fn change(&self, id: u32, change: impl FnOnce(&mut Machine)) {
         let key = ("qemu".to_owned(), id);
-        let mut state = self.lock_state();
-        change(state.machines.get_mut(&key).expect("a machine"));
+        if let Some(machine) = self.lock_state().machines.get_mut(&key) {
+            change(machine);
+        }
     }
 
     fn lock_state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("not poisoned")
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -132,8 +151,8 @@ fn serve(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let body = String::from_utf8_lossy(&body).into_owned();
-    let mut state = state.lock().expect("not poisoned");
-    let known = format!("PVEAPIToken=loopback@pve!power={}", state.token);
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = format!("PVEAPIToken={TOKEN_ID}={}", state.token);
     let (status, answer) = if authorization == known {
         state.answer(&method, &path, &body)
     } else {
@@ -203,7 +222,9 @@ impl State {
     }
 
     fn submit(&mut self, key: &(String, u32), verb: &str, body: &str) -> Answer {
-        let machine = self.machines.get_mut(key).expect("looked up");
+        let Some(machine) = self.machines.get_mut(key) else {
+            return (404, json!({}));
+        };
         if let Some(lock) = machine.lock {
             return failed(&format!("VM is locked ({lock})"));
         }
