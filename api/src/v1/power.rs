@@ -301,14 +301,14 @@ pub struct PowerPlan {
     pub ok: bool,
     /// How it would be done: step by step. None if it cannot be.
     pub steps: Vec<PowerStep>,
-    /// Why it would be refused, or would fail.
+    /// Whether it is so already, so that nothing would be done.
+    pub already: bool,
+    /// Why it would be refused, would wait, or would fail.
     pub objections: Vec<PowerTrouble>,
-    /// What the provider says of the target.
-    pub findings: Vec<PluginFinding>,
     /// How the machine is, if the provider could be asked.
     pub observed: Option<PowerObservation>,
     /// Operations that come first on this host.
-    pub before: u32,
+    pub waits_for: u32,
 }
 
 /// What would become of something for many hosts, if it were asked for now. Policies are not asked.

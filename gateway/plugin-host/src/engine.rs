@@ -19,8 +19,8 @@ const STACK_BYTES: usize = 1 << 20;
 /// What host functions get below it.
 const FIBER_BYTES: usize = 2 << 20;
 
-/// What a slot keeps of a call's memory and stack, zeroed by hand: less than giving pages back and
-/// faulting them in again at the next call costs, and bounded by the number of slots.
+/// What a slot keeps of a call's memory and stack, put back as it was by copying: less than giving
+/// pages back and faulting them in again at the next call costs, and bounded by the number of slots.
 const KEEP_BYTES: usize = 256 << 10;
 
 /// The largest memory that a limit may name.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::v1::power::AskPower;
+use gateway_core::power::Trouble;
 use gateway_core::power::operation::Operation;
 use gateway_store::{Batch, Condition};
 use model::Timestamp;
@@ -173,6 +174,11 @@ pub fn never_off(tables: &Tables, host: HostId, action: PowerAction) -> Result<(
     Ok(())
 }
 
+/// What ends an operation on such a host.
+pub fn marked_never_off() -> Trouble {
+    Trouble::new("never_off", "this host is marked `never_off`")
+}
+
 /// A new operation, as it is written down.
 pub fn record(
     app: &App,
@@ -238,12 +244,12 @@ pub(super) async fn more(
         let by = (bulk.created_by.clone(), bulk.ticket.clone());
         let mut record = record(app, *host, bulk.workspace, &wanted, by, now);
         record.bulk = Some(bulk.id);
+        if let Some(until) = bulk.permitted_until {
+            record.operation.deadline = record.operation.deadline.min(until);
+        }
         let never = never_off(&app.catalog.read(), *host, bulk.action).is_err();
         if never {
-            record.operation.orphan(
-                gateway_core::power::Trouble::new("never_off", "this host is marked `never_off`"),
-                now,
-            );
+            record.operation.orphan(marked_never_off(), now);
             record.remember(now);
         }
         batch.put_record(&key_of::<PowerOperationRecordV1>(record.id), &record)?;

@@ -91,14 +91,14 @@ pub async fn run(app: Arc<App>) {
     let mut turns = Turns::new();
     let mut busy = HashSet::new();
     let mut endpoints = HashMap::new();
-    let mut recent = interrupted_lately(&app, app.now());
+    let mut recent = taken_lately(&app, app.now());
     loop {
         moved.borrow_and_update();
         links.borrow_and_update();
         let now = app.now();
         recent.forget(now);
         let next = begin(&app, &mut busy, &mut endpoints, &mut recent, &turns, now);
-        if let Err(error) = bulks(&app, now).await {
+        if let Err(error) = bulks(&app, &recent, now).await {
             tracing::warn!(error = %error, "many hosts' power cannot be taken on yet");
         }
         let wait = next.since(now).clamp(REST, IDLE);
@@ -132,18 +132,24 @@ async fn settled(
     tokio::time::sleep(REST).await;
 }
 
-/// What a gateway that was started again must not forget.
-fn interrupted_lately(app: &App, now: Timestamp) -> Recent {
-    let mut recent = Recent::default();
+/// Slots that a gateway that was started again must not forget: of what was submitted in the last
+/// minute, and of what is about to be.
+fn taken_lately(app: &App, now: Timestamp) -> Recent {
     let tables = app.catalog.read();
     let all = tables.power.operations.values();
     let interrupting = all.filter(|it| it.operation.action.interrupts());
-    let submitted = interrupting.filter_map(|it| Some((it.first_submitted()?, it)));
-    let mut lately: Vec<_> = submitted
-        .filter(|(at, _)| at.saturating_add(limits::WINDOW) > now)
-        .collect();
-    lately.sort_by_key(|(at, _)| *at);
-    for (at, record) in lately {
+    let taken = interrupting.filter_map(|record| {
+        let at = if record.operation.holds_slot() {
+            now
+        } else {
+            record.last_submitted()?
+        };
+        (at.saturating_add(limits::WINDOW) > now).then_some((at.min(now), record))
+    });
+    let mut taken: Vec<_> = taken.collect();
+    taken.sort_by_key(|(at, _)| *at);
+    let mut recent = Recent::default();
+    for (at, record) in taken {
         let limits = limits_of(app, &tables, record.workspace, record.host);
         recent.count(&limits, at);
     }
@@ -188,7 +194,10 @@ fn begin(
 ) -> Timestamp {
     let mut next = now.saturating_add(IDLE);
     let tables = app.catalog.read();
-    for (first, record) in tables.power.open() {
+    let mut open: Vec<_> = tables.power.open().collect();
+    // Who has waited longest has the next slot.
+    open.sort_by_key(|(_, record)| record.id);
+    for (first, record) in open {
         if busy.contains(&record.id) {
             continue;
         }
@@ -212,23 +221,27 @@ fn begin(
                 gate.bucket.next_at()
             }
         };
-        let limits = if record.operation.begins_to_interrupt() {
+        let wants_slot = record.operation.wants_slot();
+        let limits = if wants_slot {
             limits_of(app, &tables, record.workspace, record.host)
         } else {
             Vec::new()
         };
-        let times = (permit_at, recent.next_at(&limits, now));
-        let view = view(app, &tables, record, first, times);
+        let turns_come = TurnsCome {
+            permit_at,
+            interrupt_at: recent.next_at(&limits, now),
+        };
+        let view = view(app, &tables, record.host, first, turns_come);
         let mut operation = record.operation.clone();
         let changed = operation.advance(&view, now);
         let question = operation.next(&view, now);
-        let submits = match question {
-            Next::Wait(until) if !changed => {
-                next = next.min(until);
-                continue;
-            }
-            question => question == Next::Submit,
-        };
+        if let Next::Wait(until) = question
+            && !changed
+        {
+            next = next.min(until);
+            continue;
+        }
+        let submits = question == Next::Submit;
         let most = match operation.support.max_parallel {
             0 => AT_ONCE,
             most => most,
@@ -236,8 +249,10 @@ fn begin(
         if endpoint.asking >= most {
             continue;
         }
-        let permit = submits.then(|| {
+        if submits || operation.holds_slot() {
             recent.count(&limits, now);
+        }
+        let permit = submits.then(|| {
             let by_provider = operation.step().is_some_and(|it| it.by == By::Provider);
             let gate = by_provider.then(|| Arc::clone(&endpoint.gate));
             if let Some(gate) = &gate {
@@ -258,19 +273,30 @@ fn begin(
     next
 }
 
-fn view(
-    app: &App,
-    tables: &Tables,
-    record: &PowerOperationRecordV1,
-    first: bool,
-    (permit_at, interrupt_at): (Timestamp, Timestamp),
-) -> View {
+/// When something may be done that others share.
+#[derive(Clone, Copy)]
+struct TurnsCome {
+    permit_at: Timestamp,
+    interrupt_at: Timestamp,
+}
+
+impl TurnsCome {
+    /// Where it was decided before that they have.
+    fn already(now: Timestamp) -> Self {
+        Self {
+            permit_at: now,
+            interrupt_at: now,
+        }
+    }
+}
+
+fn view(app: &App, tables: &Tables, host: HostId, first: bool, turns_come: TurnsCome) -> View {
     View {
         first,
-        permit_at,
-        interrupt_at,
+        permit_at: turns_come.permit_at,
+        interrupt_at: turns_come.interrupt_at,
         frozen: app.frozen(),
-        agent: agent_of(app, tables, record.host),
+        agent: agent_of(app, tables, host),
         roll: u32::from_be_bytes(crate::keys::random()),
     }
 }
@@ -287,7 +313,8 @@ async fn turn(
     };
     // What may be submitted was decided when the turn began.
     let now = app.now();
-    let seen = view(app, &app.catalog.read(), &record, first, (now, now));
+    let come = TurnsCome::already(now);
+    let seen = view(app, &app.catalog.read(), record.host, first, come);
     let mut ahead = record.operation.clone();
     let changed = ahead.advance(&seen, now);
     let question = ahead.next(&seen, now);
@@ -296,6 +323,13 @@ async fn turn(
             // It has come to this only now, and is looked at again at once.
             return Ok(());
         };
+        if ask::never_off(&app.catalog.read(), record.host, ahead.action).is_err() {
+            // Somebody marked the host while it waited.
+            let orphan = |operation: &mut Operation, now| {
+                operation.orphan(ask::marked_never_off(), now);
+            };
+            return change(app, id, orphan).await.map(drop);
+        }
         let Some(written) = submit(app, id, &seen).await? else {
             return Ok(());
         };
@@ -390,18 +424,12 @@ fn versions(tables: &Tables, host: HostId) -> Option<String> {
 async fn hear(app: &App, id: PowerOperationId, heard: Heard, first: bool) -> Result<()> {
     let host = found(app, id).map(|(record, _)| record.host);
     let Some(host) = host else { return Ok(()) };
-    let agent = agent_of(app, &app.catalog.read(), host);
-    let now = app.now();
-    let seen = View {
-        first,
-        permit_at: now,
-        interrupt_at: now,
-        frozen: app.frozen(),
-        agent,
-        roll: u32::from_be_bytes(crate::keys::random()),
-    };
+    let come = TurnsCome::already(app.now());
+    let seen = view(app, &app.catalog.read(), host, first, come);
     note(app, host, &heard).await;
     let written = change(app, id, |operation, now| {
+        // What was asked came of this, and is not written down by itself.
+        operation.advance(&seen, now);
         operation.hear(heard.clone(), &seen, now);
         operation.advance(&seen, now);
     });
@@ -550,7 +578,8 @@ async fn asked(
     }
 }
 
-async fn check(
+/// What a provider can do for a machine, and how it is, where that can be told.
+pub(crate) async fn check(
     provider: &dyn super::provider::Provider,
     machine: &Machine,
 ) -> std::result::Result<(Support, Option<Seen>), Failure> {
@@ -583,8 +612,43 @@ fn without_provider(operation: &Operation, question: &Next) -> Heard {
     }
 }
 
+/// How many of these hosts have a slot now, one after the other, beside those that wait for one
+/// already. An operation is made when its host has its turn, so that it does not spend its time
+/// waiting.
+fn with_slots(
+    app: &App,
+    recent: &Recent,
+    bulk: &PowerBulkRecordV1,
+    more: u32,
+    now: Timestamp,
+) -> u32 {
+    let configured = &app.config.power;
+    let limited =
+        configured.interruptions_per_minute > 0 || !configured.interruptions_per_label.is_empty();
+    if !limited || !bulk.action.interrupts() {
+        return more;
+    }
+    let tables = app.catalog.read();
+    let slots = |host| limits_of(app, &tables, bulk.workspace, host);
+    let mut ahead = recent.clone();
+    let waiting = tables.power.open().map(|(_, record)| record);
+    for record in waiting.filter(|record| record.operation.wants_slot()) {
+        ahead.count(&slots(record.host), now);
+    }
+    let begun = usize::try_from(bulk.begun).unwrap_or(usize::MAX);
+    let next = bulk.hosts.iter().skip(begun);
+    let next = next.take(usize::try_from(more).unwrap_or(usize::MAX));
+    let free = next.take_while(|host| {
+        let limits = slots(**host);
+        let free = ahead.next_at(&limits, now) <= now;
+        ahead.count(&limits, now);
+        free
+    });
+    u32::try_from(free.count()).unwrap_or(more)
+}
+
 /// Takes on what is to be done to many hosts.
-async fn bulks(app: &App, now: Timestamp) -> Result<()> {
+async fn bulks(app: &App, recent: &Recent, now: Timestamp) -> Result<()> {
     let due: Vec<_> = {
         let tables = app.catalog.read();
         tables
@@ -600,7 +664,12 @@ async fn bulks(app: &App, now: Timestamp) -> Result<()> {
                 .is_some_and(|permitted| now > permitted);
         match bulk::step(tally, bulk.at_once, bulk.canary, bulk.stop_after, cancelled) {
             BulkStep::Wait => {}
-            BulkStep::Begin(more) => ask::more(app, &bulk, more, now).await?,
+            BulkStep::Begin(more) => {
+                let more = with_slots(app, recent, &bulk, more, now);
+                if more > 0 {
+                    ask::more(app, &bulk, more, now).await?;
+                }
+            }
             BulkStep::Over(ending) => over(app, bulk.id, ending, tally, now).await?,
         }
     }

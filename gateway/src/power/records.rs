@@ -141,11 +141,11 @@ pub struct HappenedV1 {
 }
 
 impl PowerOperationRecordV1 {
-    /// When it was about to be submitted for the first time.
-    pub fn first_submitted(&self) -> Option<Timestamp> {
+    /// When it was about to be submitted last.
+    pub fn last_submitted(&self) -> Option<Timestamp> {
         let submitting = PowerOperationState::Submitting;
-        let first = self.history.iter().find(|it| it.state == submitting);
-        first.map(|it| it.at)
+        let last = self.history.iter().rev().find(|it| it.state == submitting);
+        last.map(|it| it.at)
     }
 
     /// Notes where it went, when that is something new.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use api::v1::power::{AskBulkPower, AskPower};
-use api::v1::power::{BulkPowerPlan, PlanBulkPower, PlanHostPower, PowerPlan};
+use api::v1::power::{
+    AskBulkPower, AskPower, BulkPowerPlan, PlanBulkPower, PlanHostPower, PowerPlan,
+};
 use api::v1::{InWorkspace, OfHost};
 
-use super::target::finding;
 use crate::app::App;
 use crate::client::Client;
 use crate::failure::{Failure, NOT_ALLOWED};
@@ -63,16 +63,15 @@ fn one(plan: &PowerPlan) -> Table {
         let step = format!("{} by {}, {}", step.action, step.by, step.when);
         table.property("step", step);
     }
-    if plan.before > 0 {
-        table.property("waits for", format!("{} operations", plan.before));
+    if plan.already {
+        table.property("step", "none: it is so already");
+    }
+    if plan.waits_for > 0 {
+        table.property("waits for", format!("{} operations", plan.waits_for));
     }
     for objection in &plan.objections {
         let text = format!("{} [{}]", objection.message, objection.code);
         table.property("objection", text);
-    }
-    for found in &plan.findings {
-        let (name, text) = finding(found);
-        table.property(name, text);
     }
     table
 }
@@ -88,7 +87,7 @@ fn many(plan: &BulkPowerPlan) -> Table {
     }
     table.property("endpoints", plan.endpoints.to_string());
     let least = Duration::from_millis(plan.at_least_ms);
-    table.property("takes at least", format!("{} s", least.as_secs()));
+    table.property("takes at least", format!("{:.1} s", least.as_secs_f64()));
     for objection in &plan.objections {
         let text = format!("{} [{}]", objection.message, objection.code);
         table.property("objection", text);
@@ -101,7 +100,8 @@ fn many(plan: &BulkPowerPlan) -> Table {
         );
         table.property("fails", text);
     }
-    let unnamed = usize::try_from(plan.failing_hosts).unwrap_or(usize::MAX) - plan.failing.len();
+    let unnamed = usize::try_from(plan.failing_hosts).unwrap_or(usize::MAX);
+    let unnamed = unnamed.saturating_sub(plan.failing.len());
     if unnamed > 0 {
         table.property("fails", format!("{unnamed} more"));
     }

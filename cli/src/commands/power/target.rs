@@ -188,7 +188,7 @@ fn findings(check: &PowerCheck) -> Table {
 }
 
 /// A finding's severity and text.
-pub(super) fn finding(found: &PluginFinding) -> (&'static str, String) {
+fn finding(found: &PluginFinding) -> (&'static str, String) {
     let name = match found.severity {
         FindingSeverity::Error => "error",
         FindingSeverity::Warning => "warning",

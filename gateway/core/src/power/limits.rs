@@ -2,8 +2,9 @@
 //! value.
 //!
 //! Whatever asks for it, whoever it is: a script with a wrong selector, and a hundred people that
-//! do not know of each other. Turning on is not limited, so that repairs never wait. The first
-//! interruption of an operation counts; what follows it is about the same host.
+//! do not know of each other. Turning on is not limited, so that repairs never wait. An operation
+//! takes a slot before it looks at its host, and another one when it was refused and tries again:
+//! see [`super::operation::Operation::wants_slot`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -32,8 +33,8 @@ pub struct Limit {
     pub most: u32,
 }
 
-/// Interruptions of the last minute, the oldest first.
-#[derive(Debug, Default)]
+/// Slots that were taken in the last minute, the oldest first.
+#[derive(Clone, Debug, Default)]
 pub struct Recent(BTreeMap<Counted, VecDeque<Timestamp>>);
 
 impl Recent {
@@ -49,19 +50,21 @@ impl Recent {
         each.fold(now, Timestamp::max)
     }
 
-    /// One was submitted.
+    /// One is taken.
     pub fn count(&mut self, limits: &[Limit], at: Timestamp) {
         for limit in limits {
             let times = self.0.entry(limit.counted.clone()).or_default();
-            // A clock that was set back does not bring them out of order.
-            let at = times.back().map_or(at, |last| at.max(*last));
             times.push_back(at);
         }
     }
 
-    /// Forgets what no limit is about any more.
+    /// Forgets what no limit is about any more. What was counted by a clock that was set back since
+    /// counts as of now: nothing is blocked for longer than a minute.
     pub fn forget(&mut self, now: Timestamp) {
         self.0.retain(|_, times| {
+            for time in times.iter_mut() {
+                *time = (*time).min(now);
+            }
             while times
                 .front()
                 .is_some_and(|first| first.saturating_add(WINDOW) <= now)
@@ -96,7 +99,7 @@ mod tests {
         ]
     }
 
-    fn at(seconds: u64) -> Timestamp {
+    fn at(seconds: i64) -> Timestamp {
         Timestamp::from_millis(1_000_000 + seconds * 1000)
     }
 
@@ -120,19 +123,38 @@ mod tests {
         assert!(recent.0.is_empty());
     }
 
+    #[test]
+    fn a_clock_that_is_set_back_blocks_for_a_minute_at_most() {
+        let mut recent = Recent::default();
+        for _ in 0..5 {
+            recent.count(&limits("a"), at(100_000));
+        }
+        recent.forget(at(0));
+        assert_eq!(recent.next_at(&limits("a"), at(0)), at(60));
+    }
+
     proptest! {
         #[test]
-        fn no_minute_has_more(gaps in prop::collection::vec(0u64..40_000, 1..60)) {
-            let (mut recent, mut done, mut now) = (Recent::default(), Vec::new(), at(0));
-            for gap in gaps {
+        fn no_minute_has_more(steps in prop::collection::vec((0u64..30_000, 0usize..3), 1..80)) {
+            let (mut recent, mut now) = (Recent::default(), at(0));
+            let mut done = Vec::new();
+            for (gap, rack) in steps {
                 now = now.saturating_add(Duration::from_millis(gap));
                 recent.forget(now);
-                now = recent.next_at(&limits("a"), now);
-                recent.count(&limits("a"), now);
-                done.push(now);
+                let limits = limits(["a", "b", "c"][rack]);
+                now = recent.next_at(&limits, now);
+                recent.count(&limits, now);
+                done.push((now, rack));
             }
-            for three in done.windows(3) {
-                prop_assert!(three[2] >= three[0].saturating_add(WINDOW));
+            let apart = |times: &[Timestamp], most: usize| {
+                times.windows(most + 1).all(|some| some[most] >= some[0].saturating_add(WINDOW))
+            };
+            let all: Vec<_> = done.iter().map(|(at, _)| *at).collect();
+            prop_assert!(apart(&all, 5));
+            for rack in 0..3 {
+                let of_rack = done.iter().filter(|(_, it)| *it == rack);
+                let of_rack: Vec<_> = of_rack.map(|(at, _)| *at).collect();
+                prop_assert!(apart(&of_rack, 2));
             }
         }
     }

@@ -24,6 +24,8 @@ use super::{Agent, Seen, Trouble};
 mod hear;
 mod judge;
 
+pub use hear::is_already;
+
 /// After what was wanted is seen: how long stronger evidence is waited for, where a host has an
 /// agent that could bring it.
 pub const BOOT_GRACE: Duration = Duration::from_secs(180);
@@ -326,10 +328,28 @@ impl Operation {
         self.plan.get(self.at).copied()
     }
 
-    /// Whether its next submission is what interrupts the host: what comes after it is about the
-    /// same interruption.
-    pub fn begins_to_interrupt(&self) -> bool {
-        self.at == 0 && self.attempt == 0 && self.action.interrupts()
+    /// Whether it waits for a slot among the interruptions of a minute. It takes one before it
+    /// looks, so that it acts on what it has just seen, and another one for each submission after
+    /// one that was refused: what refused them all would take them all at once. What follows an
+    /// interruption is about the same one.
+    pub fn wants_slot(&self) -> bool {
+        let not_yet = self.at == 0 && self.known.submitted_at.is_none();
+        let stands = match self.phase {
+            Phase::Queued => true,
+            Phase::Ready { .. } => self.attempt > 0,
+            _ => false,
+        };
+        self.action.interrupts() && not_yet && stands
+    }
+
+    /// Whether it has a slot that it has not used yet.
+    pub fn holds_slot(&self) -> bool {
+        let before = matches!(self.phase, Phase::Checking { .. } | Phase::Ready { .. });
+        self.action.interrupts()
+            && before
+            && self.at == 0
+            && self.known.submitted_at.is_none()
+            && !self.wants_slot()
     }
 
     /// What is to be asked of whom. Everything that time alone decides is in [`Self::advance`],
@@ -343,6 +363,7 @@ impl Operation {
             }
         };
         match &self.phase {
+            Phase::Queued if view.first => Next::Wait(self.deadline.min(view.interrupt_at)),
             Phase::Queued => Next::Wait(self.deadline),
             Phase::Checking { not_before, .. } => at(*not_before, Next::Check),
             Phase::Ready { .. } if view.frozen => Next::Wait(self.deadline),
@@ -352,7 +373,7 @@ impl Operation {
                 if self.step().is_none_or(|step| step.by == By::Provider) {
                     when = when.max(view.permit_at);
                 }
-                if self.begins_to_interrupt() {
+                if self.wants_slot() {
                     when = when.max(view.interrupt_at);
                 }
                 at(when, Next::Submit)
@@ -378,7 +399,7 @@ impl Operation {
             self.end(PowerOperationState::Cancelled, None, now);
         }
         match &self.phase {
-            Phase::Queued if view.first => {
+            Phase::Queued if view.first && (!self.wants_slot() || now >= view.interrupt_at) => {
                 self.phase = Phase::Checking {
                     not_before: now,
                     failures: 0,

@@ -528,3 +528,47 @@ fn a_bulk_begins_with_its_canary_and_stops_after_failures() {
         Step::Over(Ending::Complete)
     );
 }
+
+#[test]
+fn an_interruption_waits_for_its_slot_before_it_looks_and_after_each_refusal() {
+    let mut operation = Operation::new(PowerAction::Reset, None, None, at(600_000));
+    let mut view = View {
+        first: true,
+        permit_at: at(0),
+        interrupt_at: at(60_000),
+        frozen: false,
+        agent: Agent::default(),
+        roll: 0,
+    };
+    operation.advance(&view, at(0));
+    assert_eq!(operation.next(&view, at(0)), Next::Wait(at(60_000)));
+    operation.advance(&view, at(60_000));
+    assert_eq!(operation.next(&view, at(60_000)), Next::Check);
+    assert!(operation.holds_slot());
+    let support = Support {
+        actions: vec![PowerAction::Reset],
+        ..Support::default()
+    };
+    operation.hear(Heard::Checked(Ok((support, None))), &view, at(61_000));
+    view.interrupt_at = at(120_000);
+    assert_eq!(
+        operation.next(&view, at(61_000)),
+        Next::Submit,
+        "it has its slot"
+    );
+    operation.submit(at(61_000));
+    let refused = Failure {
+        trouble: Trouble::new("busy", "not now"),
+        transient: true,
+        retry_after: None,
+        outcome_unknown: false,
+    };
+    operation.hear(Heard::Begun(Err(refused)), &view, at(62_000));
+    assert!(operation.wants_slot(), "that one is gone");
+    assert_eq!(operation.next(&view, at(100_000)), Next::Wait(at(120_000)));
+    assert_eq!(operation.next(&view, at(120_000)), Next::Submit);
+    // Turning on waits for nobody.
+    let mut on = Operation::new(PowerAction::On, None, None, at(600_000));
+    on.advance(&view, at(0));
+    assert_eq!(on.next(&view, at(0)), Next::Check);
+}

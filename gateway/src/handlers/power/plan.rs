@@ -1,25 +1,27 @@
 //! Rehearsals: what would become of something, if it were asked for now.
 //!
-//! One host's provider is asked, since one answer comes soon; of many hosts it is said what is
-//! known. Nothing is written, and nothing is told to a machine.
+//! One host's provider is looked at, as whoever may read may have it looked at; of many hosts it is
+//! said what is known. Nothing is written, and nothing is told to a machine.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::v1::power::*;
-use gateway_core::power::Trouble;
 use gateway_core::power::bulk::at_least;
 use gateway_core::power::limits::Counted;
-use gateway_core::power::plan::{Step, Support, plan};
-use model::ids::HostId;
+use gateway_core::power::operation::{Failure, is_already};
+use gateway_core::power::plan::{By, Step, Support, plan};
+use gateway_core::power::{Seen, Trouble};
+use model::ids::{HostId, WorkspaceId};
 use model::power::PowerAction;
 
-use super::{ask_all, bulk, must_serve};
+use super::{bulk, must_serve};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::call::Call;
 use crate::power::ask::{self, Verb, Wanted};
 use crate::power::provider::Machine;
+use crate::power::records::PowerTargetRecordV1;
 use crate::power::{driver, view};
 use crate::state::catalog::Tables;
 
@@ -30,60 +32,87 @@ const NAMED: usize = 100;
 pub async fn plan_host_power(app: Arc<App>, call: Call<PlanHostPower>) -> Result<PowerPlan> {
     let (workspace, host) = (call.proof.workspace(), call.path.host);
     must_serve(&app, workspace, host)?;
-    let wanted = Wanted::of(verb(call.body.action)?, &call.body)?;
-    let mut plan = PowerPlan {
+    let asked = &call.body;
+    let wanted = Wanted::of(verb(asked.action)?, asked)?;
+    let (mut objections, waits_for, target) = {
+        let tables = app.catalog.read();
+        let stay = |supersede: bool| {
+            let open = tables.power.open_on(host);
+            open.filter(|it| !supersede || !it.operation.is_untouched())
+                .count()
+        };
+        let target = tables.power.targets.get(&host);
+        (
+            refusals(&app, &tables, workspace, host, &wanted, asked),
+            u32::try_from(stay(asked.supersede)).unwrap_or(u32::MAX),
+            target.map(|target| Arc::clone(&target.record)),
+        )
+    };
+    let looked = match &target {
+        Some(target) => look(&app, target).await,
+        None => Ok((Support::default(), None)),
+    };
+    let linked = app.links.is_linked(host);
+    let (mut steps_to_take, mut already, mut observed) = (Vec::new(), false, None);
+    match looked {
+        Err(failure) => objections.push(failure.trouble),
+        Ok((support, seen)) => {
+            let boot = wanted.boot.as_ref();
+            already = is_already(wanted.action, boot, seen.as_ref(), linked);
+            match steps(&wanted, &support, target.is_some(), linked) {
+                Ok(steps) if !already => steps_to_take = steps,
+                Ok(_) => {}
+                Err(trouble) => objections.push(trouble),
+            }
+            observed = seen;
+        }
+    }
+    Ok(PowerPlan {
         host,
         action: wanted.action,
-        ok: false,
-        steps: Vec::new(),
-        objections: Vec::new(),
-        findings: Vec::new(),
-        observed: None,
-        before: 0,
+        ok: objections.is_empty(),
+        steps: view::steps(&steps_to_take, None),
+        already,
+        objections: shown(&objections),
+        observed: observed.as_ref().map(view::observation),
+        waits_for,
+    })
+}
+
+/// Why the request itself would be refused, or would wait.
+fn refusals(
+    app: &App,
+    tables: &Tables,
+    workspace: WorkspaceId,
+    host: HostId,
+    wanted: &Wanted,
+    asked: &AskPower,
+) -> Vec<Trouble> {
+    let (action, confirm) = (wanted.action, asked.confirm.as_deref());
+    let confirmed = ask::confirmed(tables, workspace, host, action, confirm);
+    let room = if asked.supersede {
+        Ok(())
+    } else {
+        ask::room(tables, host)
     };
-    let target = {
-        let tables = app.catalog.read();
-        let confirm = call.body.confirm.as_deref();
-        let action = wanted.action;
-        let refusals = [
-            ("never_off", ask::never_off(&tables, host, action)),
-            (
-                "confirm",
-                ask::confirmed(&tables, workspace, host, action, confirm),
-            ),
-            ("line_full", ask::room(&tables, host)),
-        ];
-        for (code, refusal) in refusals {
-            plan.objections.extend(refused(code, refusal));
-        }
-        let before = tables.power.open_on(host).count();
-        plan.before = u32::try_from(before).unwrap_or(u32::MAX);
-        let target = tables.power.targets.get(&host);
-        target.map(|target| Arc::clone(&target.record))
-    };
-    let (mut support, mut content) = (Some(Support::default()), true);
-    if let Some(target) = &target {
-        support = None;
-        match app.power.providers.get(&target.plugin, workspace) {
-            Err(failure) => plan.objections.push(view::trouble(&failure.trouble, None)),
-            Ok(provider) => {
-                let asked = ask_all(&*provider, &Machine::from(&**target)).await;
-                content = asked.is_content();
-                plan.findings = asked.findings;
-                plan.observed = asked.observed.as_ref().map(view::observation);
-                support = asked.support;
-            }
-        }
-    }
-    if let Some(support) = support {
-        let linked = app.links.is_linked(host);
-        match steps(&wanted, &support, target.is_some(), linked) {
-            Ok(steps) => plan.steps = view::steps(&steps, None),
-            Err(trouble) => plan.objections.push(view::trouble(&trouble, None)),
-        }
-    }
-    plan.ok = plan.objections.is_empty() && content;
-    Ok(plan)
+    let each = [
+        ("never_off", ask::never_off(tables, host, action)),
+        ("confirm", confirmed),
+        ("line_full", room),
+    ];
+    let refused = each
+        .into_iter()
+        .filter_map(|(code, judged)| refused(code, judged));
+    refused.chain(frozen(app)).collect()
+}
+
+/// What the provider can do, and how the machine is.
+async fn look(
+    app: &App,
+    target: &PowerTargetRecordV1,
+) -> std::result::Result<(Support, Option<Seen>), Failure> {
+    let provider = app.power.providers.get(&target.plugin, target.workspace)?;
+    driver::check(&*provider, &Machine::from(target)).await
 }
 
 /// The steps of what is wanted, by what is known.
@@ -99,13 +128,9 @@ fn steps(
             "the host has no power provider and its agent is not linked: nobody can do it",
         ));
     }
-    plan(
-        wanted.action,
-        wanted.escalate_after.is_some(),
-        wanted.boot.as_ref(),
-        support,
-        linked,
-    )
+    let escalate = wanted.escalate_after.is_some();
+    let boot = wanted.boot.as_ref();
+    plan(wanted.action, escalate, boot, support, linked)
 }
 
 /// Rehearses something for many hosts.
@@ -122,35 +147,43 @@ pub async fn plan_bulk_power(app: Arc<App>, call: Call<PlanBulkPower>) -> Result
     let hosts = bulk::meant(&tables, workspace, asked)?;
     let confirm = asked.confirm.as_deref();
     let confirmed = bulk::confirmed(&tables, workspace, &wanted, hosts.len(), confirm);
-    let mut plan = BulkPowerPlan {
+    let objections: Vec<_> = refused("confirm", confirmed)
+        .into_iter()
+        .chain(frozen(&app))
+        .collect();
+    let mut rehearsed = BulkPowerPlan {
         action: wanted.action,
         hosts: u32::try_from(hosts.len()).unwrap_or(u32::MAX),
         at_once: bulk::at_once(asked),
         providers: BTreeMap::new(),
         endpoints: 0,
         at_least_ms: 0,
-        objections: refused("confirm", confirmed).into_iter().collect(),
+        objections: shown(&objections),
         failing_hosts: 0,
         failing: Vec::new(),
     };
     let mut endpoints: BTreeMap<String, u32> = BTreeMap::new();
     let mut limits: BTreeMap<Counted, (u32, u32)> = BTreeMap::new();
     for host in hosts {
-        if let Err(trouble) = begins(&app, &tables, host, &wanted) {
-            plan.failing_hosts += 1;
-            if plan.failing.len() < NAMED {
-                plan.failing.push(PlannedFailure {
-                    host,
-                    host_name: view::host_name(&tables, host),
-                    trouble: view::trouble(&trouble, None),
-                });
+        let first = match begins(&app, &tables, host, &wanted) {
+            Ok(first) => first,
+            Err(trouble) => {
+                rehearsed.failing_hosts += 1;
+                if rehearsed.failing.len() < NAMED {
+                    rehearsed.failing.push(PlannedFailure {
+                        host,
+                        host_name: view::host_name(&tables, host),
+                        trouble: view::trouble(&trouble, None),
+                    });
+                }
+                continue;
             }
-            continue;
-        }
+        };
         let target = tables.power.targets.get(&host);
         let provider = target.map_or_else(|| "agent".to_owned(), |it| it.plugin.to_string());
-        *plan.providers.entry(provider).or_default() += 1;
-        if let Some(target) = target {
+        *rehearsed.providers.entry(provider).or_default() += 1;
+        // What agents are asked has no pace.
+        if let Some(target) = target.filter(|_| first == By::Provider) {
             *endpoints.entry(target.shares()).or_default() += 1;
         }
         if wanted.action.interrupts() {
@@ -159,21 +192,21 @@ pub async fn plan_bulk_power(app: Arc<App>, call: Call<PlanBulkPower>) -> Result
             }
         }
     }
-    plan.endpoints = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
+    rehearsed.endpoints = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
     let configured = &app.config.power;
     let pace = (configured.endpoint_burst, configured.endpoint_interval);
     let least = at_least(endpoints.into_values(), pace, limits.into_values());
-    plan.at_least_ms = u64::try_from(least.as_millis()).unwrap_or(u64::MAX);
-    Ok(plan)
+    rehearsed.at_least_ms = u64::try_from(least.as_millis()).unwrap_or(u64::MAX);
+    Ok(rehearsed)
 }
 
-/// Whether it would at least begin on this host, by what its provider said last.
+/// By whom it would begin on this host, by what its provider said last.
 fn begins(
     app: &App,
     tables: &Tables,
     host: HostId,
     wanted: &Wanted,
-) -> std::result::Result<(), Trouble> {
+) -> std::result::Result<By, Trouble> {
     ask::never_off(tables, host, wanted.action)
         .map_err(|error| Trouble::new("never_off", error.to_string()))?;
     let seen = tables.power.seen.get(&host);
@@ -182,8 +215,11 @@ fn begins(
     let linked = app.links.is_linked(host);
     match known {
         // What nobody asked yet is found out when it has its turn.
-        None if has_target => Ok(()),
-        known => steps(wanted, &known.unwrap_or_default(), has_target, linked).map(drop),
+        None if has_target => Ok(By::Provider),
+        known => {
+            let steps = steps(wanted, &known.unwrap_or_default(), has_target, linked)?;
+            Ok(steps.first().map_or(By::Provider, |step| step.by))
+        }
     }
 }
 
@@ -200,7 +236,17 @@ fn verb(action: Option<PowerAction>) -> Result<Verb> {
 }
 
 /// What the request itself would be answered with, under a stable word.
-fn refused(code: &str, refusal: Result<()>) -> Option<PowerTrouble> {
-    let error = refusal.err()?;
-    Some(view::trouble(&Trouble::new(code, error.to_string()), None))
+fn refused(code: &str, judged: Result<()>) -> Option<Trouble> {
+    let error = judged.err()?;
+    Some(Trouble::new(code, error.to_string()))
+}
+
+fn frozen(app: &App) -> Option<Trouble> {
+    let message = "automatic actions stand still: nothing is submitted until they go on";
+    app.frozen().then(|| Trouble::new("frozen", message))
+}
+
+fn shown(objections: &[Trouble]) -> Vec<PowerTrouble> {
+    let each = objections.iter();
+    each.map(|trouble| view::trouble(trouble, None)).collect()
 }

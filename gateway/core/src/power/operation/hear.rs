@@ -1,7 +1,7 @@
 //! What answers do to an operation.
 
 use model::Timestamp;
-use model::power::{Confirmation, PowerAction, PowerOperationState, PowerState};
+use model::power::{BootOnce, Confirmation, PowerAction, PowerOperationState, PowerState};
 
 use super::{Before, Begun, Failure, Known, Operation, Phase, Progress, Resumed, View};
 use crate::power::pace::{back_off, look_after};
@@ -10,6 +10,19 @@ use crate::power::{Seen, Trouble};
 
 /// Submissions of a step that leads to a state.
 const SUBMISSIONS: u32 = 3;
+
+/// Whether nothing is to be done.
+pub fn is_already(
+    action: PowerAction,
+    boot: Option<&BootOnce>,
+    seen: Option<&Seen>,
+    agent_linked: bool,
+) -> bool {
+    let wanted = action.leads_to();
+    // A machine whose agent talks is not off, whatever a provider says.
+    let contradicted = wanted == Some(PowerState::Off) && agent_linked;
+    wanted.is_some() && seen.map(|seen| seen.state) == wanted && !contradicted && boot.is_none()
+}
 
 impl Operation {
     pub(super) fn checked(
@@ -51,11 +64,12 @@ impl Operation {
         }
         self.support = support;
         self.trouble = None;
-        let there = self.before.seen.as_ref().map(|seen| seen.state);
-        let wanted = self.action.leads_to();
-        // A machine whose agent talks is not off, whatever a provider says.
-        let contradicted = wanted == Some(PowerState::Off) && linked;
-        if wanted.is_some() && there == wanted && !contradicted && self.boot.is_none() {
+        if is_already(
+            self.action,
+            self.boot.as_ref(),
+            self.before.seen.as_ref(),
+            linked,
+        ) {
             let already = Some(Confirmation::Already);
             self.end(PowerOperationState::Succeeded, already, now);
             return;

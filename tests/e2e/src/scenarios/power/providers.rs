@@ -176,7 +176,7 @@ impl Story<'_> {
             &["off_then_on", "observed", "acknowledged"],
         )?;
         ensure!(cloud.status(server)? == "running", "the cloud differs");
-        // A token that is wrong is shown once, and then no more.
+        // A token that is wrong ends it: nothing is tried again.
         secret(self.world, "hetzner", "another-token")?;
         let refused = ended(self.world, &asking(&["off", "--hard"], "db"))?;
         ensure!(refused["state"] == "failed", "{refused}");
