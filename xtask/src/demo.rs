@@ -66,10 +66,7 @@ fn play(programs: &Programs, hosts: u8, stay: bool) -> Result<()> {
     let start = Instant::now();
     println!("\nA gateway with its embedded store, and somebody who owns it:");
     // The plugin of the demo was built here, and nobody signed it.
-    let launch = Launch {
-        settings: "\n[plugins]\nsigned_only = false\n".into(),
-        ..Launch::default()
-    };
+    let launch = Launch::unsigned_plugins();
     let world = match hosts {
         0 => World::here_with(programs, launch)?,
         count => World::with_hosts_and(programs, count, launch)?,

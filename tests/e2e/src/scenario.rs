@@ -197,7 +197,11 @@ impl Scenario {
             Err(missing) => Verdict::Skipped(missing.to_string()),
             Ok(()) => match interrupt::listen().and_then(|()| (self.run)(programs)) {
                 Ok(()) => Verdict::Passed,
-                Err(error) => Verdict::Failed(format!("{error:#}")),
+                // What a story found out on its way that it cannot have.
+                Err(error) => match error.downcast_ref::<Missing>() {
+                    Some(missing) => Verdict::Skipped(missing.to_string()),
+                    None => Verdict::Failed(format!("{error:#}")),
+                },
             },
         };
         let took = start.elapsed();

@@ -33,6 +33,16 @@ pub struct Launch {
     pub state: Option<PathBuf>,
 }
 
+impl Launch {
+    /// For plugins that were built a moment ago and are signed by nobody.
+    pub fn unsigned_plugins() -> Self {
+        Self {
+            settings: "\n[plugins]\nsigned_only = false\n".into(),
+            ..Self::default()
+        }
+    }
+}
+
 /// A gateway that can be stopped and started again on the same state and address.
 #[derive(Debug)]
 pub struct Gateway {

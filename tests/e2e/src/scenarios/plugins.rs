@@ -38,10 +38,7 @@ const AWAY: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(120);
 
 pub(super) fn run(programs: &Programs) -> Result<()> {
-    let launch = Launch {
-        settings: "\n[plugins]\nsigned_only = false\n".into(),
-        ..Launch::default()
-    };
+    let launch = Launch::unsigned_plugins();
     let world = World::here_with(programs, launch)?;
     let story = Story {
         world: &world,

@@ -41,10 +41,7 @@ const fn system(state: &'static str) -> System {
 }
 
 pub(super) fn run(programs: &Programs) -> Result<()> {
-    let launch = Launch {
-        settings: "\n[plugins]\nsigned_only = false\n".into(),
-        ..Launch::default()
-    };
+    let launch = Launch::unsigned_plugins();
     let world = World::with_hosts_and(programs, 2, launch)?;
     world.step("install the agent on them", || {
         let token = world.token(&[])?;

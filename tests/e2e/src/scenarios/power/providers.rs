@@ -4,6 +4,8 @@
 //! What is believed is what the other side says by another client: AWS's own, `ipmitool`, the
 //! cloud's own API, the played server's own book.
 
+use std::cell::RefCell;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -19,19 +21,18 @@ use crate::{
     },
     product::{Launch, Programs, WORKSPACE, World},
     say,
+    tools::Missing,
 };
 
 const PROXMOX_SECRET: &str = "d5c1b0a9-0000-4000-8000-000000000001";
 
 pub(in crate::scenarios) fn run(programs: &Programs) -> Result<()> {
-    let launch = Launch {
-        settings: "\n[plugins]\nsigned_only = false\n".into(),
-        ..Launch::default()
-    };
+    let launch = Launch::unsigned_plugins();
     let world = World::here_with(programs, launch)?;
     let story = Story {
         world: &world,
         programs,
+        missing: RefCell::default(),
     };
     story.part("instances of EC2, at moto", Ec2::start, |peer| {
         story.ec2(peer)
@@ -48,12 +49,18 @@ pub(in crate::scenarios) fn run(programs: &Programs) -> Result<()> {
     let played = |_: &std::path::Path| Proxmox::start(PROXMOX_SECRET);
     story.part("machines of Proxmox VE, played", played, |peer| {
         story.proxmox(peer)
-    })
+    })?;
+    // A story without some of its parts has not passed.
+    match story.missing.take().pop() {
+        Some(missing) => Err(missing.into()),
+        None => Ok(()),
+    }
 }
 
 struct Story<'w> {
     world: &'w World,
     programs: &'w Programs,
+    missing: RefCell<Vec<Missing>>,
 }
 
 impl Story<'_> {
@@ -71,6 +78,7 @@ impl Story<'_> {
             Ok(peer) => self.world.step(what, || tell(&peer)),
             Err(missing) => {
                 say::line(format_args!("  SKIPPED: {what}, because {missing}"));
+                self.missing.borrow_mut().push(missing);
                 Ok(())
             }
         }

@@ -20,10 +20,7 @@ const CONTROLLER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const DARK: &str = "dark";
 
 pub(in crate::scenarios) fn run(programs: &Programs) -> Result<()> {
-    let launch = Launch {
-        settings: "\n[plugins]\nsigned_only = false\n".into(),
-        ..Launch::default()
-    };
+    let launch = Launch::unsigned_plugins();
     let world = World::with_hosts_and(programs, 1, launch)?;
     let jump = &world.hosts()[0];
     world.step("a host joins", || {

@@ -21,10 +21,7 @@ const MAC: [u8; 6] = [0x02, 0, 0x5e, 0xaa, 0xbb, 1];
 const WRITTEN: &str = "02:00:5e:aa:bb:01";
 
 pub(in crate::scenarios) fn run(programs: &Programs) -> Result<()> {
-    let launch = Launch {
-        settings: "\n[plugins]\nsigned_only = false\n".into(),
-        ..Launch::default()
-    };
+    let launch = Launch::unsigned_plugins();
     let world = World::with_hosts_and(programs, 1, launch)?;
     let machine = &world.hosts()[0];
     let name = machine.name();
